@@ -1,0 +1,2 @@
+// Package anomaly notices unusual values in streams of metrics.
+package anomaly

@@ -1,0 +1,2 @@
+// Package rootcause names the cause of an incident.
+package rootcause

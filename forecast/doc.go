@@ -1,0 +1,2 @@
+// Package forecast foresees operational metrics.
+package forecast

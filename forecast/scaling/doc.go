@@ -1,0 +1,2 @@
+// Package scaling turns quantile forecasts of demand into replicas.
+package scaling

@@ -1,0 +1,2 @@
+// Package reconcile makes what runs equal to what Git declares.
+package reconcile
