@@ -1,6 +1,14 @@
 package reconcile
 
-import "time"
+import (
+	"crypto/sha256"
+	"encoding/hex"
+	"encoding/json"
+	"fmt"
+	"iter"
+	"strings"
+	"time"
+)
 
 // Action is what a [Change] does.
 type Action string
@@ -91,4 +99,166 @@ type Plan struct {
 	Unchanged int `json:"unchanged"`
 
 	desired *State // what the plan was made from, for Gates
+}
+
+// Changes yields the plan's changes in order.
+func (p *Plan) Changes() iter.Seq[Change] {
+	return func(yield func(Change) bool) {
+		for _, w := range p.Waves {
+			for _, c := range w {
+				if !yield(c) {
+					return
+				}
+			}
+		}
+	}
+}
+
+// Len is the number of changes, held ones not counted.
+func (p *Plan) Len() int {
+	n := 0
+	for _, w := range p.Waves {
+		n += len(w)
+	}
+	return n
+}
+
+// Empty tells whether there is nothing to do and nothing held.
+func (p *Plan) Empty() bool { return p.Len() == 0 && len(p.Held) == 0 }
+
+// Desired gives the declared resource behind a change, with the place of each
+// of its fields. It knows nothing where the plan was read from JSON.
+func (p *Plan) Desired(k Key) (Resource, bool) { return p.desired.Get(k) }
+
+// Declared yields all resources of the desired state that the plan was made
+// from, in key order.
+func (p *Plan) Declared() iter.Seq[Resource] { return p.desired.All() }
+
+// Digest identifies what the plan would do: target, revision and all changes
+// with their preconditions, but neither when it was made nor what gates said.
+// It is "sha256:" and 64 hex digits.
+func (p *Plan) Digest() string {
+	type bare Change // without the masking of Change.MarshalJSON
+	waves := make([][]bare, len(p.Waves))
+	for i, w := range p.Waves {
+		for _, c := range w {
+			waves[i] = append(waves[i], bare(c))
+		}
+	}
+	h := sha256.New()
+	enc := json.NewEncoder(h)
+	// Objects hold only values that JSON can write, and a hash never fails.
+	_ = enc.Encode(struct {
+		Target, Revision string
+		Waves            [][]bare
+	}{p.Target, p.Revision, waves})
+	return "sha256:" + hex.EncodeToString(h.Sum(nil))
+}
+
+const masked = "(masked)"
+
+// MarshalJSON leaves out the values of Secrets.
+func (c Change) MarshalJSON() ([]byte, error) {
+	type bare Change
+	b := bare(c)
+	if c.Key.Group == "" && c.Key.Kind == "Secret" && c.Desired != nil {
+		o := CloneObject(c.Desired)
+		for _, field := range []string{"data", "stringData"} {
+			if m, ok := o[field].(map[string]any); ok {
+				for k := range m {
+					m[k] = masked
+				}
+			}
+		}
+		b.Desired = o
+	}
+	return json.Marshal(b)
+}
+
+// maskSecret hides the values of a Secret's differences.
+func maskSecret(k Key, fields []FieldChange) {
+	if k.Group != "" || k.Kind != "Secret" {
+		return
+	}
+	for i, f := range fields {
+		if strings.HasPrefix(f.Path, "data") || strings.HasPrefix(f.Path, "stringData") {
+			if f.From != nil {
+				fields[i].From = masked
+			}
+			if f.To != nil {
+				fields[i].To = masked
+			}
+		}
+	}
+}
+
+// String gives the plan for people: one line a change, with its differences
+// below it.
+//
+//	plan 3f2c1e0d9a: 1 create, 1 update, 0 delete, 12 unchanged
+//	  + Deployment.apps/shop/cart      declared in shop/cart.yaml:1
+//	  ~ Deployment.apps/shop/payment   drift: spec.replicas
+//	      spec.replicas: 2 -> 3        shop/payment.yaml:9
+func (p *Plan) String() string {
+	var b strings.Builder
+	count := map[Action]int{}
+	width := 0
+	for c := range p.Changes() {
+		count[c.Action]++
+		width = max(width, len(c.Key.String()))
+	}
+	for _, h := range p.Held {
+		width = max(width, len(h.Change.Key.String()))
+	}
+	fmt.Fprintf(&b, "plan %s: %d create, %d update, %d delete, %d unchanged", ShortRevision(p.Revision),
+		count[Create], count[Update], count[Delete], p.Unchanged)
+	if len(p.Held) > 0 {
+		fmt.Fprintf(&b, ", %d held", len(p.Held))
+	}
+	b.WriteByte('\n')
+	for c := range p.Changes() {
+		fmt.Fprintf(&b, "  %s %-*s  %s\n", c.Action.sign(), width, c.Key, c.Reason)
+		for _, f := range c.Fields {
+			fmt.Fprintf(&b, "      %s\n", f)
+		}
+	}
+	for _, h := range p.Held {
+		fmt.Fprintf(&b, "  ! %-*s  held by %s: %s\n", width, h.Change.Key, h.By, h.Reason)
+	}
+	return b.String()
+}
+
+func (a Action) sign() string {
+	switch a {
+	case Create:
+		return "+"
+	case Update:
+		return "~"
+	default:
+		return "-"
+	}
+}
+
+// String gives "path: from -> to", with the place that asks for it.
+func (f FieldChange) String() string {
+	s := fmt.Sprintf("%s: %s -> %s", f.Path, show(f.From), show(f.To))
+	if f.Origin.Path != "" {
+		s += fmt.Sprintf("  (%s:%d)", f.Origin.Path, f.Origin.Line)
+	}
+	return s
+}
+
+func show(v any) string {
+	if v == nil {
+		return "(none)"
+	}
+	b, err := json.Marshal(v)
+	if err != nil {
+		return fmt.Sprint(v)
+	}
+	const most = 80
+	if r := []rune(string(b)); len(r) > most {
+		return string(r[:most-1]) + "…"
+	}
+	return string(b)
 }
