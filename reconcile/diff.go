@@ -40,7 +40,7 @@ type trail struct {
 	up    *trail
 	field string // map key
 	key   string // list key, with value
-	value string
+	value any
 	index int
 	kind  byte // 'f', 'k' or 'i'
 }
@@ -51,7 +51,7 @@ func (t *trail) String() string {
 	}
 	switch t.kind {
 	case 'k':
-		return JoinElement(t.up.String(), t.key, t.value)
+		return JoinElement(t.up.String(), t.key, fmt.Sprint(t.value))
 	case 'i':
 		return JoinIndex(t.up.String(), t.index)
 	default:
@@ -80,7 +80,7 @@ func (d *differ) maps(t *trail, applied, desired, live map[string]any) {
 		have, ok := live[k]
 		if !ok {
 			if !blank(want) {
-				d.add(at.clone(), nil, want)
+				d.add(&at, nil, want)
 			}
 			continue
 		}
@@ -101,16 +101,12 @@ func (d *differ) maps(t *trail, applied, desired, live map[string]any) {
 	}
 }
 
-// clone exists so that a trail on the stack escapes only where it is used
-// past the comparison.
-func (t *trail) clone() *trail { c := *t; return &c }
-
 // removed takes away what was applied, and leaves what others put beside it.
 func (d *differ) removed(t *trail, applied, live any) {
 	am, aok := applied.(map[string]any)
 	lm, lok := live.(map[string]any)
 	if !aok || !lok || len(am) == 0 {
-		d.add(t.clone(), live, nil)
+		d.add(t, live, nil)
 		return
 	}
 	for k := range lm {
@@ -120,7 +116,7 @@ func (d *differ) removed(t *trail, applied, live any) {
 			return
 		}
 	}
-	d.add(t.clone(), live, nil)
+	d.add(t, live, nil)
 }
 
 func (d *differ) values(t *trail, applied, desired, live any) {
@@ -129,7 +125,7 @@ func (d *differ) values(t *trail, applied, desired, live any) {
 		have, ok := live.(map[string]any)
 		if !ok {
 			if live != nil || len(want) > 0 {
-				d.add(t.clone(), live, desired)
+				d.add(t, live, desired)
 			}
 			return
 		}
@@ -139,7 +135,7 @@ func (d *differ) values(t *trail, applied, desired, live any) {
 		have, ok := live.([]any)
 		if !ok {
 			if live != nil || len(want) > 0 {
-				d.add(t.clone(), live, desired)
+				d.add(t, live, desired)
 			}
 			return
 		}
@@ -147,7 +143,7 @@ func (d *differ) values(t *trail, applied, desired, live any) {
 		d.lists(t, was, want, have)
 	default:
 		if !scalarEqual(t, desired, live) {
-			d.add(t.clone(), live, desired)
+			d.add(t, live, desired)
 		}
 	}
 }
@@ -161,7 +157,7 @@ func (d *differ) lists(t *trail, applied, desired, live []any) {
 	}
 	if key == "" {
 		if len(desired) != len(live) {
-			d.add(t.clone(), live, desired)
+			d.add(t, live, desired)
 			return
 		}
 		for i := range desired {
@@ -176,29 +172,26 @@ func (d *differ) lists(t *trail, applied, desired, live []any) {
 	}
 	for _, e := range desired {
 		want := e.(map[string]any)
-		v := fmt.Sprint(want[key])
-		at := trail{up: t, key: key, value: v, kind: 'k'}
-		step := PathStep{Key: key, Value: v, Index: -1}
-		i := step.find(live)
+		at := trail{up: t, key: key, value: want[key], kind: 'k'}
+		i := findElement(live, key, want[key])
 		if i < 0 {
-			d.add(at.clone(), nil, want)
+			d.add(&at, nil, want)
 			continue
 		}
 		var was map[string]any
-		if j := step.find(applied); j >= 0 {
+		if j := findElement(applied, key, want[key]); j >= 0 {
 			was = applied[j].(map[string]any)
 		}
 		d.maps(&at, was, want, live[i].(map[string]any))
 	}
 	for _, e := range applied {
-		v := fmt.Sprint(e.(map[string]any)[key])
-		step := PathStep{Key: key, Value: v, Index: -1}
-		if step.find(desired) >= 0 {
+		v := e.(map[string]any)[key]
+		if findElement(desired, key, v) >= 0 {
 			continue
 		}
-		if i := step.find(live); i >= 0 {
+		if i := findElement(live, key, v); i >= 0 {
 			at := trail{up: t, key: key, value: v, kind: 'k'}
-			d.add(at.clone(), live[i], nil)
+			d.add(&at, live[i], nil)
 		}
 	}
 }
@@ -353,8 +346,7 @@ func overlay(live, desired any) any {
 		}
 		for _, e := range want {
 			m := e.(map[string]any)
-			step := PathStep{Key: key, Value: fmt.Sprint(m[key]), Index: -1}
-			if i := step.find(have); i >= 0 {
+			if i := findElement(have, key, m[key]); i >= 0 {
 				have[i] = overlay(have[i], m)
 			} else {
 				have = append(have, cloneValue(m))

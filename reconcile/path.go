@@ -198,14 +198,7 @@ func (s PathStep) find(l []any) int {
 		}
 		return -1
 	}
-	for i, e := range l {
-		if m, ok := e.(map[string]any); ok {
-			if kv, ok := m[s.Key]; ok && fmt.Sprint(kv) == s.Value {
-				return i
-			}
-		}
-	}
-	return -1
+	return findElement(l, s.Key, s.Value)
 }
 
 // Set stores value at the path inside object, making the maps on the way; a
@@ -301,41 +294,91 @@ func (p Path) Delete(object map[string]any) bool {
 	return false
 }
 
-// ListKey tells the field that identifies the elements of a list of maps, so
-// that a diff follows an element that moved: the first of "name", "key",
-// "containerPort", "mountPath", "port", "ip", "type" and "uid" that every element has, each
-// with another value. It is empty for all other lists, which are compared by
-// position.
+// listKeys are the fields that identify list elements, most telling first.
+func listKeys() [8]string {
+	return [...]string{"name", "key", "containerPort", "mountPath", "port", "ip", "type", "uid"}
+}
+
+// ListKey tells the field that identifies the elements of lists of maps, so
+// that a diff follows an element that moved: the first of name, key,
+// containerPort, mountPath, port, ip, type and uid that every element of
+// every list has as a scalar, and no list twice. It is empty for all other
+// lists, whose elements are known by position.
 func ListKey(lists ...[]any) string {
 next:
-	for _, key := range []string{"name", "key", "containerPort", "mountPath", "port", "ip", "type", "uid"} {
+	for _, key := range listKeys() {
 		some := false
 		for _, l := range lists {
-			seen := make(map[string]bool, len(l))
-			for _, e := range l {
-				m, ok := e.(map[string]any)
-				if !ok {
-					continue next
-				}
-				v, ok := m[key]
-				if !ok {
-					continue next
-				}
-				switch v.(type) {
-				case map[string]any, []any, nil:
-					continue next
-				}
-				s := fmt.Sprint(v)
-				if seen[s] {
-					continue next
-				}
-				seen[s] = true
-				some = true
+			if !identifies(key, l) {
+				continue next
 			}
+			some = some || len(l) > 0
 		}
 		if some {
 			return key
 		}
 	}
 	return ""
+}
+
+// identifies tells whether every element of l is a map with its own scalar
+// value of key.
+func identifies(key string, l []any) bool {
+	for _, e := range l {
+		m, ok := e.(map[string]any)
+		if !ok {
+			return false
+		}
+		switch m[key].(type) {
+		case string, int64, float64, bool:
+		default:
+			return false
+		}
+	}
+	if len(l) > 32 { // pairwise comparison is cheaper below, this above
+		seen := make(map[string]struct{}, len(l))
+		for _, e := range l {
+			seen[fmt.Sprint(e.(map[string]any)[key])] = struct{}{}
+		}
+		return len(seen) == len(l)
+	}
+	for i, e := range l {
+		if findElement(l[:i], key, e.(map[string]any)[key]) >= 0 {
+			return false
+		}
+	}
+	return true
+}
+
+// findElement gives the index of the map in l whose field key is v, or -1.
+func findElement(l []any, key string, v any) int {
+	for i, e := range l {
+		m, ok := e.(map[string]any)
+		if !ok {
+			continue
+		}
+		if sameScalar(m[key], v) {
+			return i
+		}
+	}
+	return -1
+}
+
+// sameScalar compares scalars as they print, so that 80, 80.0 and "80" are
+// one list key.
+func sameScalar(a, b any) bool {
+	if a == nil || b == nil {
+		return false
+	}
+	if as, ok := a.(string); ok {
+		if bs, ok := b.(string); ok {
+			return as == bs
+		}
+	}
+	if fa, ok := number(a); ok {
+		if fb, ok := number(b); ok {
+			return fa == fb
+		}
+	}
+	return fmt.Sprint(a) == fmt.Sprint(b)
 }
