@@ -25,12 +25,17 @@ type Result struct {
 	// in [0, 1]; 1 while the detector warms up.
 	P float64
 	// Expected is the value that was expected, and [Lower, Upper] the band
-	// outside which Score is above 1; NaN while the detector warms up.
+	// outside which Score is above 1; NaN while the detector warms up. A
+	// limit on a side that does not count is infinite.
 	Expected, Lower, Upper float64
 	// Kind is what the value looks like; empty while it is ordinary.
 	Kind Kind
 	// Ready is false while the detector warms up.
 	Ready bool
+	// Relearned is true for the value at which the detector, having seen
+	// nothing else for long enough, took a new level as normal: what follows
+	// is usual again without anything having been repaired.
+	Relearned bool
 }
 
 // Detector scores a stream, one value at a time. Observe takes the values in
@@ -74,6 +79,12 @@ type Alert struct {
 	Lower    float64 `json:"lower"`
 	Upper    float64 `json:"upper"`
 	Score    float64 `json:"score"`
+	// LastNormal is the time of the last ordinary value before Onset, zero if
+	// there was none: the trouble began between the two.
+	LastNormal time.Time `json:"lastNormal,omitzero"`
+	// Relearned is true where the alert was cleared because the detector took
+	// the new level as normal, and not because the old one came back.
+	Relearned bool `json:"relearned,omitempty"`
 }
 
 // Active tells whether the series is still unusual.
@@ -83,7 +94,9 @@ func (a Alert) Active() bool { return a.Cleared.IsZero() }
 type Incident struct {
 	// ID is unique and stable: the same alerts give the same ID.
 	ID string `json:"id"`
-	// Onset is the interval in which the trouble began.
+	// The trouble began between OnsetEarliest, the last ordinary value before
+	// its earliest unusual one, and OnsetLatest, when its first alert was
+	// raised.
 	OnsetEarliest time.Time `json:"onsetEarliest"`
 	OnsetLatest   time.Time `json:"onsetLatest"`
 	// Opened is when its first alert was raised; Closed when its last was
