@@ -37,14 +37,15 @@ func (s Series) Slice(from, to int) Series {
 	return s
 }
 
-// Validate reports a step that is not above zero or a value that is infinite.
+// Validate reports a step that is not above zero or a value that is infinite;
+// the error is an [ErrInvalid].
 func (s Series) Validate() error {
 	if s.Step <= 0 {
-		return fmt.Errorf("forecast: series %q: step %v is not above zero", s.Name, s.Step)
+		return fmt.Errorf("forecast: series %q: %w: step %v is not above zero", s.Name, ErrInvalid, s.Step)
 	}
 	for i, v := range s.Values {
 		if math.IsInf(v, 0) {
-			return fmt.Errorf("forecast: series %q: value %d (%v) is infinite", s.Name, i, s.Time(i).Format(time.RFC3339))
+			return fmt.Errorf("forecast: series %q: %w: value %d (%v) is infinite", s.Name, ErrInvalid, i, s.Time(i).Format(time.RFC3339))
 		}
 	}
 	return nil
