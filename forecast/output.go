@@ -153,8 +153,8 @@ func checkFit(ctx context.Context, name string, s Series) error {
 	return nil
 }
 
-// maxPeriod bounds the memory of a season: a week of 30-second steps.
-const maxPeriod = 20_160
+// maxPeriod bounds the memory of a season: a week of seconds.
+const maxPeriod = 604_800
 
 func checkPeriod(period, least int) error {
 	if period < least || period > maxPeriod {

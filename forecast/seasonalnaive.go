@@ -27,7 +27,7 @@ func (m SeasonalNaive) Name() string {
 	return fmt.Sprintf("SeasonalNaive[%d]", m.Period)
 }
 
-// Fit implements [Model]. A Period that is negative or above 20,160 is an
+// Fit implements [Model]. A Period that is negative or above 604,800 is an
 // [ErrInvalid].
 func (m SeasonalNaive) Fit(ctx context.Context, s Series) (Fitted, error) {
 	if m.Period == 0 {

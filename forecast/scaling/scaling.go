@@ -1,6 +1,7 @@
 package scaling
 
 import (
+	"fmt"
 	"time"
 
 	"github.com/evenkeel-go/evenkeel/forecast"
@@ -24,6 +25,8 @@ const (
 	ByStep Bound = "Step"
 	// ByFallback: the metric is missing or stale, so nothing shrinks.
 	ByFallback Bound = "Fallback"
+	// ByTolerance: demand is near enough to what the replicas are meant for.
+	ByTolerance Bound = "Tolerance"
 )
 
 // Input is all that a [Policy] may look at. A policy never reads a clock.
@@ -57,6 +60,15 @@ type Decision struct {
 	Peak time.Time `json:"peak,omitzero"`
 	// Reason is one line for a person.
 	Reason string `json:"reason"`
+}
+
+// String is one line: "06:30 4 replicas (Forecast): …", the time in UTC.
+func (d Decision) String() string {
+	unit := "replicas"
+	if d.Replicas == 1 {
+		unit = "replica"
+	}
+	return fmt.Sprintf("%s %d %s (%s): %s", d.Time.UTC().Format("15:04"), d.Replicas, unit, d.Bound, d.Reason)
 }
 
 // Policy decides on replicas. Decide is deterministic and does no I/O; a
