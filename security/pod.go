@@ -11,33 +11,45 @@ import (
 // pod is a pod or a workload's pod template, wherever its resource keeps it.
 type pod struct {
 	spec map[string]any
-	meta map[string]any
-	// specPath and metaPath are where they are in the resource.
+	// holder is the object that has the spec and the metadata.
+	holder map[string]any
+	// specPath and metaPath are where those are in the resource.
 	specPath, metaPath string
 }
 
 // podOf finds the pod in a resource. Beyond the kinds of Kubernetes it takes
 // any kind with containers at spec.template.spec, as rollout and serverless
 // controllers have, so that another kind is no way round a policy.
+//
+// Each rule calls it anew, so it looks up as little as it can.
 func podOf(r reconcile.Resource) (pod, bool) {
-	var holder map[string]any
-	var path string
-	spec := object(r.Object, "spec")
 	switch {
 	case r.Key.Kind == "Pod" && r.Key.Group == "":
-		if spec == nil {
-			return pod{}, false
-		}
-		return pod{spec: spec, meta: object(r.Object, "metadata"), specPath: "spec", metaPath: "metadata"}, true
+		spec := object(r.Object, "spec")
+		return pod{spec, r.Object, "spec", "metadata"}, spec != nil
 	case r.Key.Kind == "PodTemplate" && r.Key.Group == "":
-		holder, path = object(r.Object, "template"), "template"
-	case spec["jobTemplate"] != nil:
-		holder, path = object(object(object(spec, "jobTemplate"), "spec"), "template"), "spec.jobTemplate.spec.template"
-	default:
-		holder, path = object(spec, "template"), "spec.template"
+		holder := object(r.Object, "template")
+		spec := object(holder, "spec")
+		return pod{spec, holder, "template.spec", "template.metadata"}, spec != nil
 	}
-	p := pod{spec: object(holder, "spec"), meta: object(holder, "metadata"), specPath: path + ".spec", metaPath: path + ".metadata"}
-	return p, p.spec != nil && (list(p.spec, "containers") != nil || list(p.spec, "initContainers") != nil)
+	spec := object(r.Object, "spec")
+	if spec == nil {
+		return pod{}, false
+	}
+	if holder := object(spec, "template"); holder != nil {
+		p := pod{object(holder, "spec"), holder, "spec.template.spec", "spec.template.metadata"}
+		return p, p.hasContainers()
+	}
+	if job := object(spec, "jobTemplate"); job != nil {
+		holder := object(object(job, "spec"), "template")
+		p := pod{object(holder, "spec"), holder, "spec.jobTemplate.spec.template.spec", "spec.jobTemplate.spec.template.metadata"}
+		return p, p.hasContainers()
+	}
+	return pod{}, false
+}
+
+func (p *pod) hasContainers() bool {
+	return list(p.spec, "containers") != nil || list(p.spec, "initContainers") != nil
 }
 
 // at gives the path of a field of the pod's spec.
@@ -55,29 +67,51 @@ func (p *pod) userNamespace() bool {
 	return ok && !v
 }
 
-// container is one container of a pod.
+// container is one container of a pod, and the walk over all of them:
+//
+//	for c := p.containers(); c.next(); {
+//
+// It is a cursor rather than a callback so that nothing has to be allocated.
 type container struct {
-	pod *pod
-	m   map[string]any
-	sc  map[string]any // securityContext
-	in  string         // the list's field: "initContainers"
-	i   int
+	pod  *pod
+	m    map[string]any
+	sc   map[string]any // securityContext
+	in   string         // the list's field: "initContainers"
+	list []any
+	i    int // index in list
+	left int // lists still to come
 }
 
-// each calls f with the init, ordinary and ephemeral containers in turn.
-func (p *pod) each(f func(c container)) {
-	for _, in := range [...]string{"initContainers", "containers", "ephemeralContainers"} {
-		for i, e := range list(p.spec, in) {
-			if m, ok := e.(map[string]any); ok {
-				f(container{p, m, object(m, "securityContext"), in, i})
+// containers starts a walk over the init, ordinary and ephemeral containers.
+func (p *pod) containers() container { return container{pod: p, left: 3} }
+
+// next goes to the next container and tells whether there is one.
+func (c *container) next() bool {
+	for {
+		for c.i++; c.i < len(c.list); c.i++ {
+			if m, ok := c.list[c.i].(map[string]any); ok {
+				c.m, c.sc = m, object(m, "securityContext")
+				return true
 			}
 		}
+		switch c.left {
+		case 3:
+			c.in = "initContainers"
+		case 2:
+			c.in = "containers"
+		case 1:
+			c.in = "ephemeralContainers"
+		default:
+			return false
+		}
+		c.list, c.i = list(c.pod.spec, c.in), -1
+		c.left--
 	}
 }
 
 // path is the container's own, in the form that reconcile gives it.
 func (c *container) path() string {
-	return element(c.pod.at(c.in), list(c.pod.spec, c.in), c.i)
+	return element(c.pod.at(c.in), c.list, c.i)
 }
 
 // at gives the path of a field of the container.

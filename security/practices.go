@@ -44,16 +44,16 @@ func Practices() []Rule {
 	}
 }
 
-func imageTags(p *pod) (vs []Violation) {
-	p.each(func(c container) {
+func imageTags(p pod) (vs []Violation) {
+	for c := p.containers(); c.next(); {
 		image := str(c.m, "image")
 		if image == "" {
-			return // filled in by a controller or refused by the API server
+			continue // filled in by a controller or refused by the API server
 		}
 		if problem := mutableTag(image); problem != "" {
 			vs = append(vs, Violation{c.at("image"), c.String() + ": image " + quote(image) + " " + problem, "pin a version tag or, better, a digest"})
 		}
-	})
+	}
 	return vs
 }
 
@@ -124,7 +124,7 @@ func hasWord(s string, is func(string) bool) bool {
 
 // given tells whether resources of a container, or of its pod, set a
 // quantity other than zero in one of the lists.
-func given(p *pod, c *container, resource string, lists ...string) bool {
+func given(p pod, c *container, resource string, lists ...string) bool {
 	for _, m := range [...]map[string]any{c.m, p.spec} {
 		res := object(m, "resources")
 		for _, l := range lists {
@@ -147,31 +147,31 @@ func given(p *pod, c *container, resource string, lists ...string) bool {
 
 // lacking reports containers for which none of the lists gives a resource.
 // Ephemeral containers cannot have any.
-func lacking(p *pod, resource, message, remedy string, lists ...string) (vs []Violation) {
-	p.each(func(c container) {
+func lacking(p pod, resource, message, remedy string, lists ...string) (vs []Violation) {
+	for c := p.containers(); c.next(); {
 		if c.in != "ephemeralContainers" && !given(p, &c, resource, lists...) {
 			vs = append(vs, Violation{c.at("resources", lists[0], resource), c.String() + message, remedy})
 		}
-	})
+	}
 	return vs
 }
 
-func memoryLimit(p *pod) []Violation {
+func memoryLimit(p pod) []Violation {
 	return lacking(p, "memory", " has no memory limit", "set resources.limits.memory", "limits")
 }
 
-func cpuLimit(p *pod) []Violation {
+func cpuLimit(p pod) []Violation {
 	return lacking(p, "cpu", " has no CPU limit", "set resources.limits.cpu, or except the namespace if bursts are wanted", "limits")
 }
 
 // requests takes a limit for a request, as the API server does.
-func requests(p *pod) []Violation {
+func requests(p pod) []Violation {
 	return append(
 		lacking(p, "memory", " requests no memory", "set resources.requests.memory", "requests", "limits"),
 		lacking(p, "cpu", " requests no CPU", "set resources.requests.cpu", "requests", "limits")...)
 }
 
-func serviceAccountToken(p *pod) []Violation {
+func serviceAccountToken(p pod) []Violation {
 	if v, set := p.spec["automountServiceAccountToken"].(bool); set && !v {
 		return nil
 	}

@@ -76,39 +76,39 @@ func warn(id, title string, s Severity, standard, why string, check func(reconci
 }
 
 // podCheck makes a policy's check of one on pods.
-func podCheck(check func(p *pod) []Violation) func(reconcile.Resource) []Violation {
+func podCheck(check func(p pod) []Violation) func(reconcile.Resource) []Violation {
 	return func(r reconcile.Resource) []Violation {
 		p, ok := podOf(r)
 		if !ok {
 			return nil
 		}
-		return check(&p)
+		return check(p)
 	}
 }
 
-func privileged(p *pod) (vs []Violation) {
-	p.each(func(c container) {
+func privileged(p pod) (vs []Violation) {
+	for c := p.containers(); c.next(); {
 		if isTrue(c.sc, "privileged") {
 			vs = append(vs, Violation{c.at("securityContext", "privileged"), c.String() + " is privileged", "remove privileged, and add the one capability that is needed if any"})
 		}
-	})
+	}
 	return vs
 }
 
-func hostProcess(p *pod) (vs []Violation) {
+func hostProcess(p pod) (vs []Violation) {
 	const remedy = "remove hostProcess"
 	if isTrue(object(p.securityContext(), "windowsOptions"), "hostProcess") {
 		vs = append(vs, Violation{p.at("securityContext", "windowsOptions", "hostProcess"), "the pod runs as a process of the Windows host", remedy})
 	}
-	p.each(func(c container) {
+	for c := p.containers(); c.next(); {
 		if isTrue(object(c.sc, "windowsOptions"), "hostProcess") {
 			vs = append(vs, Violation{c.at("securityContext", "windowsOptions", "hostProcess"), c.String() + " runs as a process of the Windows host", remedy})
 		}
-	})
+	}
 	return vs
 }
 
-func hostNamespaces(p *pod) (vs []Violation) {
+func hostNamespaces(p pod) (vs []Violation) {
 	for _, f := range [...]struct{ field, what string }{
 		{"hostNetwork", "network"}, {"hostPID", "process"}, {"hostIPC", "IPC"},
 	} {
@@ -119,7 +119,7 @@ func hostNamespaces(p *pod) (vs []Violation) {
 	return vs
 }
 
-func hostPath(p *pod) (vs []Violation) {
+func hostPath(p pod) (vs []Violation) {
 	volumes := list(p.spec, "volumes")
 	for i, e := range volumes {
 		m, _ := e.(map[string]any)
@@ -135,9 +135,9 @@ func hostPath(p *pod) (vs []Violation) {
 	return vs
 }
 
-func hostPorts(p *pod) (vs []Violation) {
+func hostPorts(p pod) (vs []Violation) {
 	network := isTrue(p.spec, "hostNetwork")
-	p.each(func(c container) {
+	for c := p.containers(); c.next(); {
 		ports := list(c.m, "ports")
 		for i, e := range ports {
 			m, _ := e.(map[string]any)
@@ -161,12 +161,12 @@ func hostPorts(p *pod) (vs []Violation) {
 				"remove hostPort and reach the pod through a Service",
 			})
 		}
-	})
+	}
 	return vs
 }
 
-func capabilities(p *pod) (vs []Violation) {
-	p.each(func(c container) {
+func capabilities(p pod) (vs []Violation) {
+	for c := p.containers(); c.next(); {
 		for i, e := range list(object(c.sc, "capabilities"), "add") {
 			name, isString := e.(string)
 			if isString && baselineCapability(name) {
@@ -178,7 +178,7 @@ func capabilities(p *pod) (vs []Violation) {
 				"remove the capability",
 			})
 		}
-	})
+	}
 	return vs
 }
 
@@ -192,7 +192,7 @@ func baselineCapability(name string) bool {
 	return false
 }
 
-func appArmor(p *pod) (vs []Violation) {
+func appArmor(p pod) (vs []Violation) {
 	const (
 		remedy = "use RuntimeDefault or Localhost, or leave it out"
 		prefix = "container.apparmor.security.beta.kubernetes.io/"
@@ -205,12 +205,12 @@ func appArmor(p *pod) (vs []Violation) {
 	if t, is := bad(p.securityContext()); is {
 		vs = append(vs, Violation{p.at("securityContext", "appArmorProfile", "type"), "the pod's AppArmor profile is " + quote(t), remedy})
 	}
-	p.each(func(c container) {
+	for c := p.containers(); c.next(); {
 		if t, is := bad(c.sc); is {
 			vs = append(vs, Violation{c.at("securityContext", "appArmorProfile", "type"), c.String() + " has the AppArmor profile " + quote(t), remedy})
 		}
-	})
-	for k, v := range object(p.meta, "annotations") {
+	}
+	for k, v := range object(object(p.holder, "metadata"), "annotations") {
 		name, is := strings.CutPrefix(k, prefix)
 		if s, isString := v.(string); is && isString && s != "" && s != "runtime/default" && !strings.HasPrefix(s, "localhost/") {
 			vs = append(vs, Violation{join(p.metaPath, []string{"annotations", k}), "an annotation gives container " + quote(name) + " the AppArmor profile " + quote(s), remedy})
@@ -221,7 +221,7 @@ func appArmor(p *pod) (vs []Violation) {
 	return vs
 }
 
-func seLinux(p *pod) (vs []Violation) {
+func seLinux(p pod) (vs []Violation) {
 	check := func(sc map[string]any, who string, path func(...string) string) {
 		options := object(sc, "seLinuxOptions")
 		switch t := str(options, "type"); t {
@@ -238,34 +238,34 @@ func seLinux(p *pod) (vs []Violation) {
 	if sc := p.securityContext(); sc["seLinuxOptions"] != nil {
 		check(sc, "the pod", p.at)
 	}
-	p.each(func(c container) {
+	for c := p.containers(); c.next(); {
 		if c.sc["seLinuxOptions"] != nil {
 			check(c.sc, c.String(), c.at)
 		}
-	})
+	}
 	return vs
 }
 
-func procMount(p *pod) []Violation {
+func procMount(p pod) []Violation {
 	if p.userNamespace() {
 		return nil
 	}
 	return unmaskedProc(p)
 }
 
-func procMountSet(p *pod) []Violation {
+func procMountSet(p pod) []Violation {
 	if !p.userNamespace() {
 		return nil
 	}
 	return unmaskedProc(p)
 }
 
-func unmaskedProc(p *pod) (vs []Violation) {
-	p.each(func(c container) {
+func unmaskedProc(p pod) (vs []Violation) {
+	for c := p.containers(); c.next(); {
 		if v, is := c.sc["procMount"].(string); is && v != "Default" {
 			vs = append(vs, Violation{c.at("securityContext", "procMount"), c.String() + " mounts /proc as " + quote(v), "remove procMount"})
 		}
-	})
+	}
 	return vs
 }
 
@@ -277,32 +277,32 @@ func seccompType(sc map[string]any) (string, bool) {
 
 func confined(t string) bool { return t == "RuntimeDefault" || t == "Localhost" }
 
-func seccomp(p *pod) (vs []Violation) {
+func seccomp(p pod) (vs []Violation) {
 	const remedy = "use RuntimeDefault"
 	if t, is := seccompType(p.securityContext()); is && !confined(t) {
 		vs = append(vs, Violation{p.at("securityContext", "seccompProfile", "type"), "the pod's seccomp profile is " + quote(t), remedy})
 	}
-	p.each(func(c container) {
+	for c := p.containers(); c.next(); {
 		if t, is := seccompType(c.sc); is && !confined(t) {
 			vs = append(vs, Violation{c.at("securityContext", "seccompProfile", "type"), c.String() + " has the seccomp profile " + quote(t), remedy})
 		}
-	})
+	}
 	return vs
 }
 
-func seccompSet(p *pod) (vs []Violation) {
+func seccompSet(p pod) (vs []Violation) {
 	if _, is := seccompType(p.securityContext()); is || p.windows() {
 		return nil // set, or wrong, which is the baseline rule's to say
 	}
-	p.each(func(c container) {
+	for c := p.containers(); c.next(); {
 		if _, is := seccompType(c.sc); !is {
 			vs = append(vs, Violation{c.at("securityContext", "seccompProfile"), c.String() + " has no seccomp profile, nor has the pod", "set seccompProfile.type to RuntimeDefault in the pod's securityContext"})
 		}
-	})
+	}
 	return vs
 }
 
-func sysctls(p *pod) (vs []Violation) {
+func sysctls(p pod) (vs []Violation) {
 	all := list(p.securityContext(), "sysctls")
 	for i, e := range all {
 		m, _ := e.(map[string]any)
@@ -322,8 +322,8 @@ func sysctls(p *pod) (vs []Violation) {
 	return vs
 }
 
-func probeHosts(p *pod) (vs []Violation) {
-	p.each(func(c container) {
+func probeHosts(p pod) (vs []Violation) {
+	for c := p.containers(); c.next(); {
 		check := func(handler map[string]any, what string, path ...string) {
 			for _, kind := range [...]string{"httpGet", "tcpSocket"} {
 				if host := str(object(handler, kind), "host"); host != "" {
@@ -341,11 +341,11 @@ func probeHosts(p *pod) (vs []Violation) {
 				check(object(lc, hook), hook+" hook", "lifecycle", hook)
 			}
 		}
-	})
+	}
 	return vs
 }
 
-func volumeTypes(p *pod) (vs []Violation) {
+func volumeTypes(p pod) (vs []Violation) {
 	volumes := list(p.spec, "volumes")
 	for i, e := range volumes {
 		m, _ := e.(map[string]any)
@@ -376,25 +376,25 @@ func volumeTypes(p *pod) (vs []Violation) {
 	return vs
 }
 
-func privilegeEscalation(p *pod) (vs []Violation) {
+func privilegeEscalation(p pod) (vs []Violation) {
 	if p.windows() {
 		return nil
 	}
-	p.each(func(c container) {
+	for c := p.containers(); c.next(); {
 		v, set := c.sc["allowPrivilegeEscalation"].(bool)
 		if set && !v {
-			return
+			continue
 		}
 		msg := c.String() + " does not forbid privilege escalation"
 		if set {
 			msg = c.String() + " allows privilege escalation"
 		}
 		vs = append(vs, Violation{c.at("securityContext", "allowPrivilegeEscalation"), msg, "set allowPrivilegeEscalation to false"})
-	})
+	}
 	return vs
 }
 
-func runAsNonRoot(p *pod) (vs []Violation) {
+func runAsNonRoot(p pod) (vs []Violation) {
 	if p.userNamespace() {
 		return nil
 	}
@@ -403,7 +403,7 @@ func runAsNonRoot(p *pod) (vs []Violation) {
 	if podSets && !ofPod {
 		vs = append(vs, Violation{p.at("securityContext", "runAsNonRoot"), "the pod may run as root", remedy})
 	}
-	p.each(func(c container) {
+	for c := p.containers(); c.next(); {
 		v, sets := c.sc["runAsNonRoot"].(bool)
 		switch {
 		case sets && !v:
@@ -411,11 +411,11 @@ func runAsNonRoot(p *pod) (vs []Violation) {
 		case !sets && !podSets:
 			vs = append(vs, Violation{c.at("securityContext", "runAsNonRoot"), c.String() + " does not forbid running as root, nor does the pod", remedy})
 		}
-	})
+	}
 	return vs
 }
 
-func runAsUser(p *pod) (vs []Violation) {
+func runAsUser(p pod) (vs []Violation) {
 	if p.userNamespace() {
 		return nil
 	}
@@ -423,19 +423,19 @@ func runAsUser(p *pod) (vs []Violation) {
 	if n, is := number(p.securityContext()["runAsUser"]); is && n == 0 {
 		vs = append(vs, Violation{p.at("securityContext", "runAsUser"), "the pod runs as user 0, which is root", remedy})
 	}
-	p.each(func(c container) {
+	for c := p.containers(); c.next(); {
 		if n, is := number(c.sc["runAsUser"]); is && n == 0 {
 			vs = append(vs, Violation{c.at("securityContext", "runAsUser"), c.String() + " runs as user 0, which is root", remedy})
 		}
-	})
+	}
 	return vs
 }
 
-func dropCapabilities(p *pod) (vs []Violation) {
+func dropCapabilities(p pod) (vs []Violation) {
 	if p.windows() {
 		return nil
 	}
-	p.each(func(c container) {
+	for c := p.containers(); c.next(); {
 		caps := object(c.sc, "capabilities")
 		dropsAll := false
 		for _, e := range list(caps, "drop") {
@@ -454,6 +454,6 @@ func dropCapabilities(p *pod) (vs []Violation) {
 				c.String() + " adds capability " + quote(name), "remove the capability; only NET_BIND_SERVICE may be added",
 			})
 		}
-	})
+	}
 	return vs
 }

@@ -13,8 +13,8 @@ import (
 
 const useSecretRef = "take the value from a Secret by secretKeyRef, and change it: what was committed is known"
 
-func secretEnv(p *pod) (vs []Violation) {
-	p.each(func(c container) {
+func secretEnv(p pod) (vs []Violation) {
+	for c := p.containers(); c.next(); {
 		env := list(c.m, "env")
 		for i, e := range env {
 			m, _ := e.(map[string]any)
@@ -37,7 +37,7 @@ func secretEnv(p *pod) (vs []Violation) {
 				}
 			}
 		}
-	})
+	}
 	return vs
 }
 
