@@ -50,7 +50,8 @@ type Options struct {
 	// Direction says which deviations count.
 	Direction Direction
 	// Threshold is the deviation at which Score is 1, in robust standard
-	// deviations (1.4826 MAD); 0 means 6.
+	// deviations (from the 75th percentile of the absolute deviations from
+	// the median); 0 means 6.
 	Threshold float64
 	// MinDeviation is the smallest deviation that counts, in the metric's
 	// unit. It stands in for the noise of a metric that has none: for a ratio
@@ -84,12 +85,12 @@ type Options struct {
 }
 
 const (
-	maxWindow  = 4096
-	maxScore   = 1e6
-	confirmed  = 8 // unusual values in a row on one side that are a shift, not a spike
-	isolated   = 2 // unusual values in a row that may still be noise, and are learned winsorised
-	sigmaOfMAD = 1.4826
-	sigmaOf8   = 1 / 2.5631 // of the distance between the deciles
+	maxWindow = 4096
+	maxScore  = 1e6
+	confirmed = 8          // unusual values in a row on one side that are a shift, not a spike
+	isolated  = 2          // unusual values in a row that may still be noise, and are learned winsorised
+	sigmaOf75 = 1 / 1.1503 // of the 75th percentile of the absolute deviations
+	sigmaOf8  = 1 / 2.5631 // of the distance between the deciles
 )
 
 // resolve fills defaults in and reports the first impossible setting.
