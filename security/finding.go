@@ -94,7 +94,7 @@ const (
 )
 
 // Policy is one rule as a Go value: what it is called, why it exists, and the
-// function that checks one resource.
+// function that checks one resource or pod.
 type Policy struct {
 	// ID is stable and unique within a [Set]: lower-case letters, digits and
 	// dashes, starting with a letter.
@@ -108,11 +108,16 @@ type Policy struct {
 	// Standard names the control that the policy implements, such as
 	// "Pod Security Standards, baseline: Privileged Containers"; may be empty.
 	Standard string
-	// Check gives what is wrong with r, nil for nothing and for resources
-	// that it does not concern. It must be a pure function, safe for
-	// concurrent use, must not change r, and must take objects of any shape:
-	// they come from people. Messages must not quote secret values.
-	Check func(r reconcile.Resource) []Violation
+	// Check gives what is wrong with a resource, nil for nothing and for
+	// resources that it does not concern. CheckPod is the same for policies
+	// on pods: it is called with every Pod and with the pod template of every
+	// workload. Exactly one of the two must be set.
+	//
+	// They must be pure functions, safe for concurrent use, must not change
+	// what they are given, and must take objects of any shape: they come from
+	// people. Messages must not quote secret values.
+	Check    func(r reconcile.Resource) []Violation
+	CheckPod func(p *Pod) []Violation
 }
 
 // Violation is what a [Policy] finds wrong in one place of a resource.

@@ -8,125 +8,121 @@ import (
 	"github.com/evenkeel-go/evenkeel/reconcile"
 )
 
-// pod is a pod or a workload's pod template, wherever its resource keeps it.
-type pod struct {
-	spec map[string]any
-	// holder is the object that has the spec and the metadata.
-	holder map[string]any
-	// specPath and metaPath are where those are in the resource.
+// Pod is a pod or a workload's pod template, wherever its resource keeps it:
+// a view for policies, to read and not to change. It is shaped as it was
+// written, so any field can be missing or of another type.
+type Pod struct {
+	// Spec is the pod's spec; Metadata its, or its template's, metadata, nil
+	// for none.
+	Spec, Metadata map[string]any
+	// SecurityContext is the one of the spec, nil for none.
+	SecurityContext map[string]any
+	// Containers are the init, ordinary and ephemeral containers, in this
+	// order.
+	Containers []*Container
+
 	specPath, metaPath string
 }
 
-// podOf finds the pod in a resource. Beyond the kinds of Kubernetes it takes
-// any kind with containers at spec.template.spec, as rollout and serverless
-// controllers have, so that another kind is no way round a policy.
-//
-// Each rule calls it anew, so it looks up as little as it can.
-func podOf(r reconcile.Resource) (pod, bool) {
-	switch {
-	case r.Key.Kind == "Pod" && r.Key.Group == "":
-		spec := object(r.Object, "spec")
-		return pod{spec, r.Object, "spec", "metadata"}, spec != nil
-	case r.Key.Kind == "PodTemplate" && r.Key.Group == "":
-		holder := object(r.Object, "template")
-		spec := object(holder, "spec")
-		return pod{spec, holder, "template.spec", "template.metadata"}, spec != nil
-	}
+// Container is one container of a [Pod].
+type Container struct {
+	// Object is the container as it was written.
+	Object map[string]any
+	// SecurityContext is the container's, nil for none.
+	SecurityContext map[string]any
+	// List is the field that holds it: "initContainers", "containers" or
+	// "ephemeralContainers".
+	List string
+
+	pod *Pod
+	in  []any // the list
+	i   int
+}
+
+// podOf finds the pod in a resource, nil for none. Beyond the kinds of
+// Kubernetes it takes any kind with containers at spec.template.spec, as
+// rollout and serverless controllers have, so that another kind is no way
+// round a policy.
+func podOf(r reconcile.Resource) *Pod {
+	var holder map[string]any
+	var specPath, metaPath string
+	isPod := r.Key.Group == "" && (r.Key.Kind == "Pod" || r.Key.Kind == "PodTemplate")
 	spec := object(r.Object, "spec")
-	if spec == nil {
-		return pod{}, false
+	switch {
+	case isPod && r.Key.Kind == "Pod":
+		holder, specPath, metaPath = r.Object, "spec", "metadata"
+	case isPod:
+		holder, specPath, metaPath = object(r.Object, "template"), "template.spec", "template.metadata"
+	case spec == nil:
+		return nil
+	case spec["template"] != nil:
+		holder, specPath, metaPath = object(spec, "template"), "spec.template.spec", "spec.template.metadata"
+	default:
+		holder = object(object(object(spec, "jobTemplate"), "spec"), "template")
+		specPath, metaPath = "spec.jobTemplate.spec.template.spec", "spec.jobTemplate.spec.template.metadata"
 	}
-	if holder := object(spec, "template"); holder != nil {
-		p := pod{object(holder, "spec"), holder, "spec.template.spec", "spec.template.metadata"}
-		return p, p.hasContainers()
+	if spec = object(holder, "spec"); spec == nil {
+		return nil
 	}
-	if job := object(spec, "jobTemplate"); job != nil {
-		holder := object(object(job, "spec"), "template")
-		p := pod{object(holder, "spec"), holder, "spec.jobTemplate.spec.template.spec", "spec.jobTemplate.spec.template.metadata"}
-		return p, p.hasContainers()
+	lists := [...]struct {
+		name string
+		in   []any
+	}{
+		{"initContainers", list(spec, "initContainers")},
+		{"containers", list(spec, "containers")},
+		{"ephemeralContainers", list(spec, "ephemeralContainers")},
 	}
-	return pod{}, false
+	n := len(lists[0].in) + len(lists[1].in) + len(lists[2].in)
+	if n == 0 && !isPod {
+		return nil
+	}
+	p := &Pod{
+		Spec: spec, Metadata: object(holder, "metadata"), SecurityContext: object(spec, "securityContext"),
+		Containers: make([]*Container, 0, n), specPath: specPath, metaPath: metaPath,
+	}
+	all := make([]Container, 0, n)
+	for _, l := range lists {
+		for i, e := range l.in {
+			if m, ok := e.(map[string]any); ok {
+				all = append(all, Container{Object: m, SecurityContext: object(m, "securityContext"), List: l.name, pod: p, in: l.in, i: i})
+				p.Containers = append(p.Containers, &all[len(all)-1])
+			}
+		}
+	}
+	return p
 }
 
-func (p *pod) hasContainers() bool {
-	return list(p.spec, "containers") != nil || list(p.spec, "initContainers") != nil
-}
-
-// at gives the path of a field of the pod's spec.
-func (p *pod) at(fields ...string) string { return join(p.specPath, fields) }
-
-func (p *pod) securityContext() map[string]any { return object(p.spec, "securityContext") }
+// At gives the path of a field of the pod's spec within its resource, for
+// [Violation.Path]: At("volumes") is "spec.template.spec.volumes" in a
+// Deployment.
+func (p *Pod) At(fields ...string) string { return join(p.specPath, fields) }
 
 // windows tells whether the pod says that it runs on Windows, where the
 // Linux-only controls have no meaning.
-func (p *pod) windows() bool { return str(object(p.spec, "os"), "name") == "windows" }
+func (p *Pod) windows() bool { return str(object(p.Spec, "os"), "name") == "windows" }
 
 // userNamespace tells whether the pod has a user namespace of its own.
-func (p *pod) userNamespace() bool {
-	v, ok := p.spec["hostUsers"].(bool)
+func (p *Pod) userNamespace() bool {
+	v, ok := p.Spec["hostUsers"].(bool)
 	return ok && !v
 }
 
-// container is one container of a pod, and the walk over all of them:
-//
-//	for c := p.containers(); c.next(); {
-//
-// It is a cursor rather than a callback so that nothing has to be allocated.
-type container struct {
-	pod  *pod
-	m    map[string]any
-	sc   map[string]any // securityContext
-	in   string         // the list's field: "initContainers"
-	list []any
-	i    int // index in list
-	left int // lists still to come
+// At gives the path of a field of the container within its resource, for
+// [Violation.Path]: At("image") is "spec.containers[name=web].image" in a Pod.
+func (c *Container) At(fields ...string) string {
+	return join(element(c.pod.At(c.List), c.in, c.i), fields)
 }
 
-// containers starts a walk over the init, ordinary and ephemeral containers.
-func (p *pod) containers() container { return container{pod: p, left: 3} }
-
-// next goes to the next container and tells whether there is one.
-func (c *container) next() bool {
-	for {
-		for c.i++; c.i < len(c.list); c.i++ {
-			if m, ok := c.list[c.i].(map[string]any); ok {
-				c.m, c.sc = m, object(m, "securityContext")
-				return true
-			}
-		}
-		switch c.left {
-		case 3:
-			c.in = "initContainers"
-		case 2:
-			c.in = "containers"
-		case 1:
-			c.in = "ephemeralContainers"
-		default:
-			return false
-		}
-		c.list, c.i = list(c.pod.spec, c.in), -1
-		c.left--
-	}
-}
-
-// path is the container's own, in the form that reconcile gives it.
-func (c *container) path() string {
-	return element(c.pod.at(c.in), c.list, c.i)
-}
-
-// at gives the path of a field of the container.
-func (c *container) at(fields ...string) string { return join(c.path(), fields) }
-
-// String names the container in messages.
-func (c *container) String() string {
+// String names the container for messages: `init container "prepare"`.
+func (c *Container) String() string {
 	kind := "container "
-	switch c.in {
+	switch c.List {
 	case "initContainers":
 		kind = "init container "
 	case "ephemeralContainers":
 		kind = "ephemeral container "
 	}
-	if name := str(c.m, "name"); name != "" {
+	if name := str(c.Object, "name"); name != "" {
 		return kind + quote(name)
 	}
 	return kind + strconv.Itoa(c.i)

@@ -21,37 +21,41 @@ func Default() []Rule {
 // Practices gives the rules of [Default] beyond the Pod Security Standards.
 func Practices() []Rule {
 	return []Rule{
-		enforce("image-tag", "Mutable image tag", High, "",
-			"What a moving tag names changes without a commit: Git no longer says what runs, a rollback does not roll back, and replicas differ.", podCheck(imageTags)),
-		enforce("memory-limit", "No memory limit", High, "",
-			"Without a limit a leak takes the node's memory, and the kernel kills whatever is largest, on this workload's behalf.", podCheck(memoryLimit)),
-		warn("cpu-limit", "No CPU limit", Info, "",
-			"Without a limit a busy container takes what its neighbours did not request; whether that is wanted depends on the platform.", podCheck(cpuLimit)),
-		warn("resource-requests", "No resource requests", Low, "",
-			"Without requests the scheduler places the pod blindly, and it is the first to be evicted.", podCheck(requests)),
-		enforce("secret-env", "Secret in the environment", Critical, "",
-			"What is committed is in every clone for good, and what is in a pod's environment is shown to whoever may read the pod.", podCheck(secretEnv)),
-		enforce("secret-config-map", "Secret in a ConfigMap", Critical, "",
+		podRule(Enforce, "image-tag", "Mutable image tag", High, "",
+			"What a moving tag names changes without a commit: Git no longer says what runs, a rollback does not roll back, and replicas differ.", imageTags),
+		podRule(Enforce, "memory-limit", "No memory limit", High, "",
+			"Without a limit a leak takes the node's memory, and the kernel kills whatever is largest, on this workload's behalf.", memoryLimit),
+		podRule(Warn, "cpu-limit", "No CPU limit", Info, "",
+			"Without a limit a busy container takes what its neighbours did not request; whether that is wanted depends on the platform.", cpuLimit),
+		podRule(Warn, "resource-requests", "No resource requests", Low, "",
+			"Without requests the scheduler places the pod blindly, and it is the first to be evicted.", requests),
+		podRule(Enforce, "secret-env", "Secret in the environment", Critical, "",
+			"What is committed is in every clone for good, and what is in a pod's environment is shown to whoever may read the pod.", secretEnv),
+		resourceRule(Enforce, "secret-config-map", "Secret in a ConfigMap", Critical, "",
 			"What is committed is in every clone for good, and ConfigMaps are neither encrypted nor guarded as Secrets are.", secretConfigMap),
-		enforce("secret-manifest", "Secret in plain in Git", Critical, "",
+		resourceRule(Enforce, "secret-manifest", "Secret in plain in Git", Critical, "",
 			"The data of a Secret is encoded, not encrypted: what is committed is in every clone for good.", secretManifest),
-		warn("service-account-token", "Service account token mounted", Info, "",
-			"Most workloads never call the API server; a mounted token is a credential that an intruder finds at once.", podCheck(serviceAccountToken)),
-		warn("rbac-wildcard", "Wildcard in an RBAC rule", Medium, "",
+		podRule(Warn, "service-account-token", "Service account token mounted", Info, "",
+			"Most workloads never call the API server; a mounted token is a credential that an intruder finds at once.", serviceAccountToken),
+		resourceRule(Warn, "rbac-wildcard", "Wildcard in an RBAC rule", Medium, "",
 			"A star also grants what does not exist yet: every verb and resource that is added later.", rbacWildcard),
-		warn("rbac-cluster-admin", "Binding to cluster-admin", High, "",
+		resourceRule(Warn, "rbac-cluster-admin", "Binding to cluster-admin", High, "",
 			"Whoever holds a token of the subject holds the whole cluster, or the whole namespace.", rbacClusterAdmin),
 	}
 }
 
-func imageTags(p pod) (vs []Violation) {
-	for c := p.containers(); c.next(); {
-		image := str(c.m, "image")
+func resourceRule(m Mode, id, title string, s Severity, standard, why string, check func(reconcile.Resource) []Violation) Rule {
+	return Rule{Policy: Policy{ID: id, Title: title, Severity: s, Why: why, Standard: standard, Check: check}, Mode: m}
+}
+
+func imageTags(p *Pod) (vs []Violation) {
+	for _, c := range p.Containers {
+		image := str(c.Object, "image")
 		if image == "" {
 			continue // filled in by a controller or refused by the API server
 		}
 		if problem := mutableTag(image); problem != "" {
-			vs = append(vs, Violation{c.at("image"), c.String() + ": image " + quote(image) + " " + problem, "pin a version tag or, better, a digest"})
+			vs = append(vs, Violation{c.At("image"), c.String() + ": image " + quote(image) + " " + problem, "pin a version tag or, better, a digest"})
 		}
 	}
 	return vs
@@ -124,8 +128,8 @@ func hasWord(s string, is func(string) bool) bool {
 
 // given tells whether resources of a container, or of its pod, set a
 // quantity other than zero in one of the lists.
-func given(p pod, c *container, resource string, lists ...string) bool {
-	for _, m := range [...]map[string]any{c.m, p.spec} {
+func given(p *Pod, c *Container, resource string, lists ...string) bool {
+	for _, m := range [...]map[string]any{c.Object, p.Spec} {
 		res := object(m, "resources")
 		for _, l := range lists {
 			switch q := object(res, l)[resource].(type) {
@@ -147,35 +151,35 @@ func given(p pod, c *container, resource string, lists ...string) bool {
 
 // lacking reports containers for which none of the lists gives a resource.
 // Ephemeral containers cannot have any.
-func lacking(p pod, resource, message, remedy string, lists ...string) (vs []Violation) {
-	for c := p.containers(); c.next(); {
-		if c.in != "ephemeralContainers" && !given(p, &c, resource, lists...) {
-			vs = append(vs, Violation{c.at("resources", lists[0], resource), c.String() + message, remedy})
+func lacking(p *Pod, resource, message, remedy string, lists ...string) (vs []Violation) {
+	for _, c := range p.Containers {
+		if c.List != "ephemeralContainers" && !given(p, c, resource, lists...) {
+			vs = append(vs, Violation{c.At("resources", lists[0], resource), c.String() + message, remedy})
 		}
 	}
 	return vs
 }
 
-func memoryLimit(p pod) []Violation {
+func memoryLimit(p *Pod) []Violation {
 	return lacking(p, "memory", " has no memory limit", "set resources.limits.memory", "limits")
 }
 
-func cpuLimit(p pod) []Violation {
+func cpuLimit(p *Pod) []Violation {
 	return lacking(p, "cpu", " has no CPU limit", "set resources.limits.cpu, or except the namespace if bursts are wanted", "limits")
 }
 
 // requests takes a limit for a request, as the API server does.
-func requests(p pod) []Violation {
+func requests(p *Pod) []Violation {
 	return append(
 		lacking(p, "memory", " requests no memory", "set resources.requests.memory", "requests", "limits"),
 		lacking(p, "cpu", " requests no CPU", "set resources.requests.cpu", "requests", "limits")...)
 }
 
-func serviceAccountToken(p pod) []Violation {
-	if v, set := p.spec["automountServiceAccountToken"].(bool); set && !v {
+func serviceAccountToken(p *Pod) []Violation {
+	if v, set := p.Spec["automountServiceAccountToken"].(bool); set && !v {
 		return nil
 	}
-	return []Violation{{p.at("automountServiceAccountToken"), "the pod mounts a service account token", "set automountServiceAccountToken to false if the pod does not call the API server"}}
+	return []Violation{{p.At("automountServiceAccountToken"), "the pod mounts a service account token", "set automountServiceAccountToken to false if the pod does not call the API server"}}
 }
 
 func rbac(r reconcile.Resource) bool { return r.Key.Group == "rbac.authorization.k8s.io" }

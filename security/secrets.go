@@ -13,25 +13,25 @@ import (
 
 const useSecretRef = "take the value from a Secret by secretKeyRef, and change it: what was committed is known"
 
-func secretEnv(p pod) (vs []Violation) {
-	for c := p.containers(); c.next(); {
-		env := list(c.m, "env")
+func secretEnv(p *Pod) (vs []Violation) {
+	for _, c := range p.Containers {
+		env := list(c.Object, "env")
 		for i, e := range env {
 			m, _ := e.(map[string]any)
 			value, name := str(m, "value"), str(m, "name")
 			if what := plainSecret(name, value); what != "" {
 				vs = append(vs, Violation{
-					reconcile.JoinField(element(c.at("env"), env, i), "value"),
+					reconcile.JoinField(element(c.At("env"), env, i), "value"),
 					c.String() + ": environment variable " + quote(name) + " holds " + what + " (" + mask(value) + ")", useSecretRef,
 				})
 			}
 		}
 		for _, field := range [...]string{"command", "args"} {
-			for i, e := range list(c.m, field) {
+			for i, e := range list(c.Object, field) {
 				s, _ := e.(string)
 				if what := knownSecret(s); what != "" {
 					vs = append(vs, Violation{
-						reconcile.JoinIndex(c.at(field), i),
+						reconcile.JoinIndex(c.At(field), i),
 						c.String() + ": " + field + " hold " + what + " (" + mask(s) + ")", useSecretRef,
 					})
 				}

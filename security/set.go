@@ -118,8 +118,8 @@ func NewSet(c Config) (*Set, error) {
 			bad("the id is there twice")
 		}
 		known[r.ID] = true
-		if r.Check == nil {
-			bad("has no Check")
+		if (r.Check == nil) == (r.CheckPod == nil) {
+			bad("needs one of Check and CheckPod")
 		}
 		if r.Severity < Info || r.Severity > Critical {
 			bad("severity %d is none of the known ones", r.Severity)
@@ -218,12 +218,19 @@ func (s *Set) now() time.Time {
 }
 
 func (s *Set) evaluate(fs []Finding, r reconcile.Resource, now time.Time) []Finding {
+	pod := podOf(r)
 	for i := range s.rules {
 		rule := &s.rules[i]
-		if !rule.applies(r) {
+		if rule.CheckPod != nil && pod == nil || !rule.applies(r) {
 			continue
 		}
-		for _, v := range rule.Check(r) {
+		var vs []Violation
+		if rule.CheckPod != nil {
+			vs = rule.CheckPod(pod)
+		} else {
+			vs = rule.Check(r)
+		}
+		for _, v := range vs {
 			fs = append(fs, Finding{
 				Rule: rule.ID, Severity: rule.Severity, Mode: rule.Mode, Key: r.Key,
 				Path: v.Path, Origin: r.Locate(v.Path), Message: v.Message, Remedy: v.Remedy,

@@ -12,7 +12,7 @@ import (
 )
 
 func named(id string) Rule {
-	return enforce(id, "", High, "", "", func(r reconcile.Resource) []Violation {
+	return resourceRule(Enforce, id, "", High, "", "", func(r reconcile.Resource) []Violation {
 		return []Violation{{Path: "spec.containers[name=a].image", Message: "m"}}
 	})
 }
@@ -34,7 +34,8 @@ func TestNewSetRefuses(t *testing.T) {
 		{"bad id", Config{Rules: []Rule{named("A b")}}, `rule 0 ("A b"): an id is`},
 		{"reserved id", Config{Rules: []Rule{named(RuleExpiredException)}}, "reserved"},
 		{"two of one id", Config{Rules: []Rule{named("a"), named("a")}}, `rule 1 ("a"): the id is there twice`},
-		{"no check", Config{Rules: []Rule{{Policy: Policy{ID: "a", Severity: Low}}}}, "has no Check"},
+		{"no check", Config{Rules: []Rule{{Policy: Policy{ID: "a", Severity: Low}}}}, "needs one of Check and CheckPod"},
+		{"two checks", Config{Rules: []Rule{{Policy: Policy{ID: "a", Severity: Low, Check: named("a").Check, CheckPod: memoryLimit}}}}, "needs one of Check and CheckPod"},
 		{"no severity", Config{Rules: []Rule{{Policy: Policy{ID: "a", Check: named("a").Check}}}}, "severity 0"},
 		{"bad mode", Config{Rules: []Rule{{Policy: named("a").Policy, Mode: "strict"}}}, `mode "strict"`},
 		{"empty scope", Config{Rules: []Rule{{Policy: named("a").Policy, Scope: []Selector{{}}}}}, "scope 0: is empty"},
