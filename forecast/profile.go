@@ -34,7 +34,7 @@ type Profile struct {
 	// Period is the length of the season in steps, at least 2.
 	Period int
 	// Memory is over how many steps the level is averaged; 0 is a twelfth of
-	// the period, at least 4.
+	// the period, at least 12.
 	Memory float64
 	// Renewal is the weight of the newest season in the shape, in (0, 1];
 	// 0 is 0.3. The first seasons are averaged with equal weights.
@@ -70,7 +70,7 @@ func (m Profile) Fit(ctx context.Context, s Series) (Fitted, error) {
 		return nil, err
 	}
 	if m.Memory == 0 {
-		m.Memory = math.Max(4, float64(m.Period)/12)
+		m.Memory = math.Max(12, float64(m.Period)/12)
 	}
 	if m.Renewal == 0 {
 		m.Renewal = 0.3
@@ -141,7 +141,9 @@ type profile struct {
 	seen, expected   float64 // averages over memory of value and shape
 	level            float64 // their ratio, or difference
 	excess, recent   float64 // averages over a few steps of error and forecast
-	deviation        float64 // their ratio, or excess
+	lean             float64 // their ratio, or excess
+	cross, square    float64 // of it with the next error, and with itself
+	deviation        float64 // lean times cross over square: what of it lasts
 	anchors          []anchor
 	far              int // consecutive values beyond the outlier limit
 	cuts, deviations []float64
@@ -304,6 +306,28 @@ func (f *profile) observe(pos int, y float64, learn bool) {
 	}
 }
 
+// trust learns how much of a deviation is still there one step later, by the
+// regression of the next error on what was expected of it.
+func (f *profile) trust(e, base float64) {
+	x := f.lean * fade
+	if !f.additive {
+		x *= base
+	}
+	u := f.unit(base)
+	x, e = clamp(x/u, -1e70, 1e70), clamp(e/u, -1e70, 1e70)
+	keep := 1 - 1/float64(f.period)
+	f.cross = float64(keep*f.cross) + float64(x*e)
+	f.square = float64(keep*f.square) + float64(x*x)
+}
+
+// gain is the share of a deviation that lasts, in [0, 1].
+func (f *profile) gain() float64 {
+	if f.square <= 0 {
+		return 0
+	}
+	return clamp(f.cross/f.square, 0, 1)
+}
+
 func (f *profile) correct(pos int, y float64, learn bool) {
 	expect := f.at(pos, fade)
 	for i := range f.anchors {
@@ -320,6 +344,7 @@ func (f *profile) correct(pos int, y float64, learn bool) {
 			y = clamp(y, expect-reach, expect+reach)
 		}
 	}
+	f.trust(y-f.at(pos, 0), f.at(pos, 0))
 	s := f.shape[pos]
 	f.seen = clamp(f.seen+float64((1-f.slow)*(y-f.seen)), -huge, huge)
 	f.expected += float64((1 - f.slow) * (s - f.expected))
@@ -332,10 +357,11 @@ func (f *profile) correct(pos int, y float64, learn bool) {
 	f.excess = clamp(float64(f.fast*f.excess)+float64((1-f.fast)*(y-base)), -huge, huge)
 	f.recent = clamp(float64(f.fast*f.recent)+float64((1-f.fast)*base), -huge, huge)
 	if f.additive {
-		f.deviation = f.excess
-	} else if f.deviation = 0; f.recent > 0 {
-		f.deviation = clamp(f.excess/f.recent, -0.9, 4)
+		f.lean = f.excess
+	} else if f.lean = 0; f.recent > 0 {
+		f.lean = clamp(f.excess/f.recent, -0.9, 4)
 	}
+	f.deviation = f.lean * f.gain()
 	if !learn {
 		return
 	}
