@@ -1,0 +1,2 @@
+// Package localplatform runs Deployments as real processes of this machine.
+package localplatform
