@@ -35,10 +35,10 @@ func Example() {
 	}
 	fmt.Println(next.Model, next.Fallbacks)
 	// Output:
-	// Wed 03:00   20, below  38
-	// Wed 06:00   48, below  90
-	// Wed 09:00   87, below 141
-	// Wed 12:00  109, below 166
+	// Wed 03:00   20, below  37
+	// Wed 06:00   48, below  89
+	// Wed 09:00   87, below 140
+	// Wed 12:00  109, below 164
 	// Profile[8] []
 }
 

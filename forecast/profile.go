@@ -24,8 +24,8 @@ import (
 // split conformal prediction on a moving window. They are scaled by a power (0,
 // 1/2 or 1) of the expected value, since busy hours are noisier. Right after
 // the first season the errors come from replaying it with each value left out
-// of its own shape. Days differ by more than a single one can show: until more
-// seasons are seen, 5 % of the value over the number of seasons is added per
+// of its own shape. Days differ by more than a single one can show, so
+// 5 % of the value over the squared number of seasons seen is added per
 // standard deviation.
 //
 // Before one season with at least three quarters of its values has been seen,
@@ -415,7 +415,7 @@ func (f *profile) Forecast(dst *Forecast, horizon int, opts Options) error {
 		for k := range f.anchors {
 			f.cuts[k] = f.anchors[k].errors.quantile(p)
 		}
-		day := float64(dayPrior/f.seasons) * z
+		day := dayPrior / float64(f.seasons*f.seasons) * z
 		k, last := 0, len(f.anchors)-1
 		for h, v := range dst.Mean {
 			for k < last && len(f.anchors[k+1].ahead) <= h+1 {

@@ -274,7 +274,7 @@ func (q *Quantile) fallback(in Input, ahead outlook, at time.Time, seen bool) De
 		if n := replicasFor(ahead.demand, q.perReplica(), q.opts.Max); n > d.Replicas {
 			q.cover(&d, ahead)
 			d.Replicas = n
-			d.Reason = why + ": takes what " + q.expects(ahead)
+			d.Reason = why + ": takes more, as " + q.expects(ahead)
 		}
 	}
 	q.needs.add(held{in.Now, d.Replicas, d.Demand}, q.opts.Hold)
@@ -287,7 +287,7 @@ func (q *Quantile) cover(d *Decision, o outlook) {
 }
 
 func (q *Quantile) expects(o outlook) string {
-	return fmt.Sprintf("%s expects at most of %.4g at %s (%.4g %% sure)", o.model, o.demand, o.at.UTC().Format("15:04:05"), 100*q.opts.Level)
+	return fmt.Sprintf("%s is %.4g %% sure of no more than %.4g, at %s", o.model, 100*q.opts.Level, o.demand, o.at.UTC().Format("15:04:05"))
 }
 
 func (q *Quantile) decide(in Input, ahead outlook, now float64) Decision {
@@ -298,7 +298,7 @@ func (q *Quantile) decide(in Input, ahead outlook, now float64) Decision {
 		q.cover(&d, ahead)
 		d.Replicas = replicasFor(ahead.demand, q.perReplica(), q.opts.Max)
 		d.Bound = ByForecast
-		d.Reason = fmt.Sprintf("%s, %.4g a replica", q.expects(ahead), q.perReplica())
+		d.Reason = fmt.Sprintf("%s; %.4g a replica", q.expects(ahead), q.perReplica())
 	}
 	q.needs.add(held{in.Now, d.Replicas, d.Demand}, q.opts.Hold)
 	if most := q.needs.most(); most.replicas > d.Replicas {

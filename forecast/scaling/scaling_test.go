@@ -92,7 +92,7 @@ func TestQuantileDecisions(t *testing.T) {
 		bound Bound
 		says  string
 	}{
-		{"what the forecast needs", QuantileOptions{Model: naive}, at(history(constant(40, 20)...), 5, 5), 5, ByForecast, "expects at most of 40"},
+		{"what the forecast needs", QuantileOptions{Model: naive}, at(history(constant(40, 20)...), 5, 5), 5, ByForecast, "no more than 40"},
 		{"at another target", QuantileOptions{Model: naive, Target: 1}, at(history(constant(40, 20)...), 4, 4), 4, ByForecast, "10 a replica"},
 		{"scales up", QuantileOptions{Model: naive}, at(history(constant(80, 20)...), 5, 5), 10, ByForecast, ""},
 		{"what runs at the start is held", QuantileOptions{Model: naive}, at(history(constant(8, 20)...), 5, 5), 5, ByHold, "1 would do"},
@@ -108,7 +108,7 @@ func TestQuantileDecisions(t *testing.T) {
 		{"no history, below min", QuantileOptions{Min: 2}, Input{Now: t0}, 2, ByMin, ""},
 		{"one gap is bridged", QuantileOptions{Model: naive, Hold: -1}, at(history(append(constant(8, 20), nan)...), 5, 5), 1, ByForecast, ""},
 		{"stale, nothing shrinks", QuantileOptions{Model: naive, Hold: -1}, at(history(append(constant(8, 20), nan, nan, nan, nan)...), 5, 5), 5, ByFallback, "4m0s old"},
-		{"stale, but the forecast asks for more", QuantileOptions{Model: naive}, at(history(append(constant(80, 20), nan, nan, nan, nan)...), 5, 5), 10, ByFallback, "takes what"},
+		{"stale, but the forecast asks for more", QuantileOptions{Model: naive}, at(history(append(constant(80, 20), nan, nan, nan, nan)...), 5, 5), 10, ByFallback, "takes more"},
 		{"infinite is missing", QuantileOptions{Model: naive}, at(history(append(constant(40, 20), math.Inf(1))...), 5, 5), 5, ByForecast, ""},
 		{"negative is none", QuantileOptions{Model: naive, Hold: -1}, at(history(constant(-8, 20)...), 1, 1), 0, ByForecast, ""},
 		{"the present minute is not over", QuantileOptions{Model: naive}, Input{Now: t0.Add(minutes(20)), History: history(append(constant(40, 20), 900)...), Replicas: 5, Ready: 5}, 5, ByForecast, ""},
@@ -162,7 +162,7 @@ func TestQuantileExplains(t *testing.T) {
 	if want := h.End().Add(time.Hour); d.Peak.Before(want) || d.Peak.After(want.Add(30*time.Minute)) {
 		t.Errorf("peak at %v", d.Peak)
 	}
-	if s := d.String(); !strings.HasPrefix(s, "08:00 ") || !strings.Contains(s, "replicas (Forecast): Profile[48] expects at most") {
+	if s := d.String(); !strings.HasPrefix(s, "08:00 ") || !strings.Contains(s, "replicas (Forecast): Profile[48] is 95 % sure") {
 		t.Errorf("%s", s)
 	}
 	b, err := json.Marshal(d)
