@@ -400,7 +400,7 @@ func (s *analysis) rankChanges() {
 			ev = append(ev, "made by automation")
 		}
 		if top.instance != "" && slices.Contains(c.Services, top.name) {
-			l *= 0.3
+			l *= 0.15
 			ev = append(ev, fmt.Sprintf("only instance %s of %s is off, a change reaches all", top.instance, top.name))
 		}
 		if s.demand != "" {

@@ -193,66 +193,79 @@ func (s *analysis) findOnset(ctx context.Context) error {
 	return nil
 }
 
-// scoreMetrics scores each metric, averaged over the onsets.
+// scoreMetrics scores each metric, averaged over the onsets. What came before
+// is the same for all of them, the rows before the earliest: a row that may
+// already be foul is no measure of what is ordinary.
 func (s *analysis) scoreMetrics(ctx context.Context) error {
-	before := make([]float64, 0, s.rows)
-	after := make([]float64, 0, s.rows)
+	buf := make([]float64, 0, s.rows)
 	for i, m := range s.metrics {
 		if i%64 == 0 && ctx.Err() != nil {
 			return ctx.Err()
 		}
 		m.before, m.after = math.NaN(), math.NaN()
+		buf = present(buf[:0], m.Values[:s.from])
+		if len(buf) < minBefore {
+			continue
+		}
+		before, sd := m.ordinary(buf)
 		for _, c := range s.onsets {
-			before = present(before[:0], m.Values[:c.row])
-			after = present(after[:0], m.Values[c.row:])
-			if len(before) < minBefore || len(after) < minAfter {
+			buf = present(buf[:0], m.Values[c.row:])
+			if len(buf) < minAfter {
 				continue
 			}
-			b, a, score := m.compare(before, after)
-			m.score += c.weight * score
+			after := m.level(buf)
+			m.score += c.weight * m.compare(before, sd, after)
 			if c.row == s.onset {
-				m.before, m.after = b, a
+				m.before, m.after = before, after
 			}
+		}
+		if math.IsNaN(m.before) {
+			m.score = 0
 		}
 		m.weighted = m.score * m.trait.up
 		if m.after < m.before {
 			m.weighted = m.score * m.trait.down
 		}
-		if math.IsNaN(m.before) {
-			m.score, m.weighted = 0, 0
-		}
 	}
 	return nil
 }
 
-// compare gives the levels before and after and the score of their
-// difference. It leaves nothing of its arguments.
-func (m *metric) compare(before, after []float64) (b, a, score float64) {
-	var sd float64
+// level is the typical one of values, which it reorders.
+func (m *metric) level(values []float64) float64 {
 	if m.trait.mean {
-		b, a = mean(before), mean(after)
+		return mean(values)
+	}
+	return median(values)
+}
+
+// ordinary gives level and noise of values, of which it leaves nothing.
+func (m *metric) ordinary(values []float64) (level, sd float64) {
+	if m.trait.mean {
 		// The mean pays for its rows: a few bad requests in many quiet rows
 		// are noise too.
-		sd = deviation(before, b)
-	} else {
-		b, sd = robust(before)
-		a = median(after)
+		level = mean(values)
+		return level, deviation(values, level)
 	}
-	d := math.Abs(a - b)
-	scale := max(sd, m.trait.floor, m.trait.share*math.Abs(b))
+	return robust(values)
+}
+
+// compare scores the difference of two levels.
+func (m *metric) compare(before, sd, after float64) float64 {
+	d := math.Abs(after - before)
+	scale := max(sd, m.trait.floor, m.trait.share*math.Abs(before))
 	if sd == 0 && m.trait.floor == 0 {
 		// No noise was seen and none can be assumed: the size of the change
 		// says nothing but that there is one.
 		scale = max(scale, d/constMax)
 	}
 	if d == 0 || scale == 0 {
-		return b, a, 0
+		return 0
 	}
-	score = min(d/scale, maxRaw)
+	score := min(d/scale, maxRaw)
 	if score > softFrom {
 		score = softFrom * (1 + math.Log(score/softFrom))
 	}
-	return b, a, score
+	return score
 }
 
 // usable tells whether a value can be reckoned with.
@@ -271,9 +284,10 @@ func present(dst, values []float64) []float64 {
 // from the MAD and that from the quartiles. It leaves nothing of v.
 func robust(v []float64) (med, sd float64) {
 	med = median(v)
+	// The median has parted v: the quartiles are each in their half.
 	n := len(v)
-	q1 := kth(v, n/4)
-	q3 := kth(v, n-1-n/4)
+	q1 := kth(v[:n/2+1], n/4)
+	q3 := kth(v[n/2:], n-1-n/4-n/2)
 	for i := range v {
 		v[i] = math.Abs(v[i] - med)
 	}
