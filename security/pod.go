@@ -9,8 +9,9 @@ import (
 )
 
 // Pod is a pod or a workload's pod template, wherever its resource keeps it:
-// a view for policies, to read and not to change. It is shaped as it was
-// written, so any field can be missing or of another type.
+// a view for policies, to read and not to change, for the time of one check
+// and from one goroutine. It is shaped as it was written, so any field can be
+// missing or of another type.
 type Pod struct {
 	// Spec is the pod's spec; Metadata its, or its template's, metadata, nil
 	// for none.
@@ -34,9 +35,10 @@ type Container struct {
 	// "ephemeralContainers".
 	List string
 
-	pod *Pod
-	in  []any // the list
-	i   int
+	pod  *Pod
+	in   []any // the list
+	i    int
+	path string // once asked for
 }
 
 // podOf finds the pod in a resource, nil for none. Beyond the kinds of
@@ -44,24 +46,35 @@ type Container struct {
 // rollout and serverless controllers have, so that another kind is no way
 // round a policy.
 func podOf(r reconcile.Resource) *Pod {
-	var holder map[string]any
-	var specPath, metaPath string
-	isPod := r.Key.Group == "" && (r.Key.Kind == "Pod" || r.Key.Kind == "PodTemplate")
 	spec := object(r.Object, "spec")
 	switch {
-	case isPod && r.Key.Kind == "Pod":
-		holder, specPath, metaPath = r.Object, "spec", "metadata"
-	case isPod:
-		holder, specPath, metaPath = object(r.Object, "template"), "template.spec", "template.metadata"
+	case r.Key.Kind == "Pod" && r.Key.Group == "":
+		return newPod(r.Object, "spec", "metadata")
+	case r.Key.Kind == "PodTemplate" && r.Key.Group == "":
+		return newPod(object(r.Object, "template"), "template.spec", "template.metadata")
 	case spec == nil:
 		return nil
-	case spec["template"] != nil:
-		holder, specPath, metaPath = object(spec, "template"), "spec.template.spec", "spec.template.metadata"
-	default:
-		holder = object(object(object(spec, "jobTemplate"), "spec"), "template")
-		specPath, metaPath = "spec.jobTemplate.spec.template.spec", "spec.jobTemplate.spec.template.metadata"
 	}
-	if spec = object(holder, "spec"); spec == nil {
+	// The API server drops fields that a kind does not have: a template in a
+	// CronJob must not hide its jobTemplate.
+	if r.Key.Kind != "CronJob" {
+		if p := newPod(object(spec, "template"), "spec.template.spec", "spec.template.metadata"); p != nil && len(p.Containers) > 0 {
+			return p
+		}
+	}
+	job := object(object(spec, "jobTemplate"), "spec")
+	p := newPod(object(job, "template"), "spec.jobTemplate.spec.template.spec", "spec.jobTemplate.spec.template.metadata")
+	if p == nil || len(p.Containers) == 0 {
+		return nil
+	}
+	return p
+}
+
+// newPod makes the view of the object that holds a pod's spec, nil where it
+// has none.
+func newPod(holder map[string]any, specPath, metaPath string) *Pod {
+	spec := object(holder, "spec")
+	if spec == nil {
 		return nil
 	}
 	lists := [...]struct {
@@ -73,9 +86,6 @@ func podOf(r reconcile.Resource) *Pod {
 		{"ephemeralContainers", list(spec, "ephemeralContainers")},
 	}
 	n := len(lists[0].in) + len(lists[1].in) + len(lists[2].in)
-	if n == 0 && !isPod {
-		return nil
-	}
 	p := &Pod{
 		Spec: spec, Metadata: object(holder, "metadata"), SecurityContext: object(spec, "securityContext"),
 		Containers: make([]*Container, 0, n), specPath: specPath, metaPath: metaPath,
@@ -110,7 +120,10 @@ func (p *Pod) userNamespace() bool {
 // At gives the path of a field of the container within its resource, for
 // [Violation.Path]: At("image") is "spec.containers[name=web].image" in a Pod.
 func (c *Container) At(fields ...string) string {
-	return join(element(c.pod.At(c.List), c.in, c.i), fields)
+	if c.path == "" {
+		c.path = element(c.pod.At(c.List), c.in, c.i)
+	}
+	return join(c.path, fields)
 }
 
 // String names the container for messages: `init container "prepare"`.

@@ -155,6 +155,9 @@ func literal(s string) bool {
 
 // secretName tells by a variable's name what secret it holds, or "".
 func secretName(name string) string {
+	if !hasSecretStem(name) {
+		return ""
+	}
 	words := nameWords(name)
 	if len(words) == 0 {
 		return ""
@@ -197,6 +200,21 @@ func secretName(name string) string {
 		return "a password"
 	}
 	return ""
+}
+
+// hasSecretStem tells cheaply the few names that are worth a closer look.
+func hasSecretStem(name string) bool {
+	for i := range len(name) {
+		switch name[i] | 0x20 { // lower case
+		case 'p', 's', 't', 'k', 'c', 'b':
+			for _, stem := range [...]string{"pass", "pwd", "secret", "token", "key", "credential", "bearer"} {
+				if len(name)-i >= len(stem) && strings.EqualFold(name[i:i+len(stem)], stem) {
+					return true
+				}
+			}
+		}
+	}
+	return false
 }
 
 // nameWords splits DB_PASSWORD, db.password and dbPassword into their words,

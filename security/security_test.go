@@ -117,6 +117,7 @@ func TestWorkloadKinds(t *testing.T) {
 		{"ReplicaSet", "apiVersion: apps/v1\nkind: ReplicaSet\nmetadata: {name: x}\nspec:\n  template:\n    spec:\n" + indent(pod, 6), "spec.template.spec"},
 		{"Job", "apiVersion: batch/v1\nkind: Job\nmetadata: {name: x}\nspec:\n  template:\n    spec:\n" + indent(pod, 6), "spec.template.spec"},
 		{"CronJob", "apiVersion: batch/v1\nkind: CronJob\nmetadata: {name: x}\nspec:\n  jobTemplate:\n    spec:\n      template:\n        spec:\n" + indent(pod, 10), "spec.jobTemplate.spec.template.spec"},
+		{"CronJob with a decoy", "apiVersion: batch/v1\nkind: CronJob\nmetadata: {name: x}\nspec:\n  template: {spec: {containers: [{name: decoy}]}}\n  jobTemplate:\n    spec:\n      template:\n        spec:\n" + indent(pod, 10), "spec.jobTemplate.spec.template.spec"},
 		{"another controller's kind", "apiVersion: argoproj.io/v1alpha1\nkind: Rollout\nmetadata: {name: x}\nspec:\n  template:\n    spec:\n" + indent(pod, 6), "spec.template.spec"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
