@@ -3,6 +3,7 @@ package security
 import (
 	"errors"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -149,4 +150,22 @@ func TestZeroSetFindsNothing(t *testing.T) {
 	if fs := s.Evaluate(state(t, decode(t, twoPods))); fs == nil || len(fs) > 0 {
 		t.Errorf("got %v, want an empty list", fs)
 	}
+}
+
+// TestSetIsSafeForConcurrentUse is for the race detector.
+func TestSetIsSafeForConcurrentUse(t *testing.T) {
+	set := newSet(t, Config{})
+	st := state(t, decode(t, twoPods))
+	want := set.Evaluate(st)
+	var wg sync.WaitGroup
+	for range 8 {
+		wg.Go(func() {
+			for range 20 {
+				if d := cmp.Diff(want, set.Evaluate(st)); d != "" {
+					t.Error(d)
+				}
+			}
+		})
+	}
+	wg.Wait()
 }
