@@ -452,6 +452,9 @@ func (d *decoder) key(k *yaml.Node, field string) (string, bool) {
 
 // explicitTag is the tag that the file itself gives, in short form.
 func explicitTag(n *yaml.Node) string {
+	if n.Tag == "!" {
+		return "!"
+	}
 	if n.Style&yaml.TaggedStyle == 0 {
 		return ""
 	}

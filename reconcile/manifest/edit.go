@@ -113,7 +113,7 @@ func edit(file string, data []byte, units []unit, e reconcile.Edit) ([]byte, []u
 	if e.Remove {
 		out, err = s.remove(units[at].node, p)
 	} else {
-		out, err = s.set(units[at].node, p, want)
+		out, err = s.set(units[at].node, p, have, want)
 	}
 	if err != nil {
 		return nil, nil, err
@@ -550,19 +550,21 @@ func step(n *yaml.Node, st reconcile.PathStep, v any) (place, bool) {
 	return place{}, false
 }
 
-func (s *source) set(root *yaml.Node, p reconcile.Path, want map[string]any) ([]byte, error) {
+// set makes the text say at p what want holds there; have is what it says now.
+func (s *source) set(root *yaml.Node, p reconcile.Path, have, want map[string]any) ([]byte, error) {
 	at := place{node: root}
 	for i, st := range p {
 		n := at.node
 		if n.Kind == yaml.AliasNode {
 			return nil, fmt.Errorf("%s is the alias *%s: %w", p[:i], n.Value, ErrNotEditable)
 		}
-		now, _ := p[:i].Get(any(want))
+		now, _ := p[:i].Get(any(have))
 		next, ok := step(n, st, now)
 		if ok {
 			at = next
 			continue
 		}
+		now, _ = p[:i].Get(any(want))
 		switch n.Kind {
 		case yaml.MappingNode:
 			v, _ := p[:i+1].Get(any(want))
@@ -576,7 +578,24 @@ func (s *source) set(root *yaml.Node, p reconcile.Path, want map[string]any) ([]
 		}
 		return s.replace(at, now)
 	}
-	v, _ := p.Get(any(want))
+	v, ok := p.Get(any(want))
+	if !ok {
+		// The edit renames the list element that the path goes through.
+		byIndex := slices.Clone(p)
+		for i, st := range p {
+			if st.Key == "" {
+				continue
+			}
+			list, _ := byIndex[:i].Get(any(have))
+			l, _ := list.([]any)
+			j := slices.IndexFunc(l, func(e any) bool { _, ok := (reconcile.Path{st}).Get([]any{e}); return ok })
+			if j < 0 {
+				return nil, fmt.Errorf("%s: %w", p[:i+1], ErrNotEditable)
+			}
+			byIndex[i] = reconcile.PathStep{Index: j}
+		}
+		v, _ = byIndex.Get(any(want))
+	}
 	return s.replace(at, v)
 }
 
