@@ -401,6 +401,9 @@ func (r *Repository) tree(h plumbing.Hash) ([]object.TreeEntry, error) {
 
 // peel follows annotated tags to their commit.
 func (r *Repository) peel(h plumbing.Hash) (plumbing.Hash, error) {
+	if r.commits[h] != nil {
+		return h, nil
+	}
 	for range 10 {
 		obj, err := r.get(plumbing.AnyObject, h)
 		if err != nil {
