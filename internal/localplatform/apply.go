@@ -31,7 +31,7 @@ func (p *Platform) Apply(ctx context.Context, c reconcile.Change) error {
 	case err == nil:
 		delete(p.failures, c.Key)
 	case !errors.Is(err, reconcile.ErrConflict) && ctx.Err() == nil && p.ctx.Err() == nil && p.records[c.Key] != nil:
-		p.failures[c.Key] = err.Error()
+		p.failures[c.Key] = failure{err.Error(), p.clock.Now()}
 	}
 	p.tell(p.clock.Now())
 	p.mu.Unlock()

@@ -256,8 +256,8 @@ func (p *Platform) health(key reconcile.Key, st status) reconcile.Health {
 	if st.updated < st.live {
 		counts += fmt.Sprintf(", %d of an earlier template", st.live-st.updated)
 	}
-	if why, ok := p.failures[key]; ok {
-		return reconcile.Health{Status: reconcile.Degraded, Reason: why + "; " + counts}
+	if f, ok := p.failures[key]; ok {
+		return reconcile.Health{Status: reconcile.Degraded, Reason: f.why + "; " + counts}
 	}
 	since, ok := p.unhealthy[key]
 	switch {

@@ -85,7 +85,7 @@ type Platform struct {
 	children  map[string]chan struct{} // closed when our child has ended
 	locks     map[reconcile.Key]chan struct{}
 	unhealthy map[reconcile.Key]time.Time // since when
-	failures  map[reconcile.Key]string    // why the last Apply failed
+	failures  map[reconcile.Key]failure   // of the last Apply
 	prints    map[reconcile.Key]string    // what watchers know
 	watchers  map[*watcher]struct{}
 	seq       map[string]int
@@ -99,6 +99,12 @@ type proc struct {
 	probed   time.Time
 	seen     bool // in DIR/run by a look
 	stopping bool
+}
+
+// failure is why an Apply failed.
+type failure struct {
+	why string
+	at  time.Time
 }
 
 // Open makes or reopens the platform in a directory: live objects are read
@@ -157,7 +163,7 @@ func Open(ctx context.Context, o Options) (*Platform, error) {
 		children:  map[string]chan struct{}{},
 		locks:     map[reconcile.Key]chan struct{}{},
 		unhealthy: map[reconcile.Key]time.Time{},
-		failures:  map[reconcile.Key]string{},
+		failures:  map[reconcile.Key]failure{},
 		prints:    map[reconcile.Key]string{},
 		watchers:  map[*watcher]struct{}{},
 		seq:       map[string]int{},
@@ -365,6 +371,11 @@ func (p *Platform) tell(now time.Time) {
 		if isDeployment(key) {
 			if st := p.status(rec); st.ready >= st.desired && st.live == st.desired && st.updated == st.desired {
 				delete(p.unhealthy, key)
+				// Git may have gone back to what runs: then no Apply comes to
+				// clear the failure of the one before.
+				if f, ok := p.failures[key]; ok && now.Sub(f.at) > p.opts.Grace {
+					delete(p.failures, key)
+				}
 			} else if _, ok := p.unhealthy[key]; !ok {
 				p.unhealthy[key] = now
 			}

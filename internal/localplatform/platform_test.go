@@ -197,6 +197,7 @@ func small(t testing.TB, service string, replicas int64) (settings, deployment m
 }
 
 func TestShopEndToEnd(t *testing.T) {
+	t.Parallel()
 	dir := t.TempDir()
 	if err := shop.PublishBase(dir); err != nil {
 		t.Fatal(err)
@@ -250,7 +251,7 @@ func TestShopEndToEnd(t *testing.T) {
 	http.DefaultClient.CloseIdleConnections()
 
 	now := time.Now()
-	if err := p.StartInfrastructure(ctx, &shop.LoadConfig{SimStart: time.Date(2026, 3, 2, 20, 0, 0, 0, time.UTC), WallStart: now, Speed: 60, Daily: shop.Daily{Peak: 25, Bursts: -1}, Seed: 1}); err != nil {
+	if err := p.StartInfrastructure(ctx, &shop.LoadConfig{SimStart: time.Date(2026, 3, 2, 20, 0, 0, 0, time.UTC), WallStart: now, Speed: 60, Daily: shop.Daily{Peak: 12, Bursts: -1}, Seed: 1}); err != nil {
 		t.Fatal(err)
 	}
 	s, err := scrape.New(scrape.Options{Dir: dir, Step: time.Minute, Timeout: time.Second})
@@ -289,12 +290,13 @@ func TestShopEndToEnd(t *testing.T) {
 		t.Fatal(err)
 	}
 	totals, err := shop.ReadTotals(dir)
-	if err != nil || totals.Sent < 20 || totals.OK+totals.Failed != totals.Sent || totals.OK < totals.Sent*9/10 {
+	if err != nil || totals.Sent < 10 || totals.OK+totals.Failed != totals.Sent || totals.OK < totals.Sent*9/10 {
 		t.Errorf("totals %+v, %v", totals, err)
 	}
 }
 
 func TestDrift(t *testing.T) {
+	t.Parallel()
 	dir := t.TempDir()
 	if err := shop.PublishBase(dir); err != nil {
 		t.Fatal(err)
@@ -411,6 +413,7 @@ func startController(t *testing.T, dir string, lease time.Duration) *exec.Cmd {
 }
 
 func TestKilledControllerLeavesNothingBehind(t *testing.T) {
+	t.Parallel()
 	dir := t.TempDir()
 	if err := shop.PublishBase(dir); err != nil {
 		t.Fatal(err)
@@ -430,6 +433,7 @@ func TestKilledControllerLeavesNothingBehind(t *testing.T) {
 }
 
 func TestControllerComesBack(t *testing.T) {
+	t.Parallel()
 	dir := t.TempDir()
 	if err := shop.PublishBase(dir); err != nil {
 		t.Fatal(err)
@@ -454,4 +458,15 @@ func TestControllerComesBack(t *testing.T) {
 	if p.Endpoints().Ingress == "" {
 		t.Error("the load balancer was not adopted")
 	}
+}
+
+// removeAll removes a directory in which processes may still write.
+func removeAll(dir string) error {
+	var err error
+	for range 20 {
+		if err = os.RemoveAll(dir); err == nil {
+			return nil
+		}
+	}
+	return err
 }

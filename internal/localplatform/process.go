@@ -22,6 +22,9 @@ const (
 	registerTimeout = 5 * time.Second
 	// termTimeout is how long a process may take to end by itself.
 	termTimeout = time.Second
+	// loadTimeout is the same for the load generator, whose clients wait for
+	// their answers first.
+	loadTimeout = 2 * time.Second
 	// killTimeout is how long the system may take to end it.
 	killTimeout = 3 * time.Second
 )
@@ -200,6 +203,10 @@ func (p *Platform) stop(entries []rundir.Entry) error {
 }
 
 func (p *Platform) stopOne(e rundir.Entry) error {
+	patience := termTimeout
+	if e.Role == rundir.RoleLoad {
+		patience = loadTimeout
+	}
 	// A handle taken before the check cannot come to mean another process
 	// after it, where the system has such handles.
 	h, err := os.FindProcess(e.PID)
@@ -209,7 +216,7 @@ func (p *Platform) stopOne(e rundir.Entry) error {
 	for _, step := range []struct {
 		signal syscall.Signal
 		wait   time.Duration
-	}{{syscall.SIGTERM, termTimeout}, {syscall.SIGKILL, killTimeout}} {
+	}{{syscall.SIGTERM, patience}, {syscall.SIGKILL, killTimeout}} {
 		if err != nil || !e.Alive() || h.Signal(step.signal) != nil {
 			break
 		}
