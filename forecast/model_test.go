@@ -198,7 +198,7 @@ func TestForecastsAreReproducible(t *testing.T) {
 	}
 }
 
-// Units do not matter: a series times a power of two gives the forecast times it.
+// Units do not matter: a series times a power of four gives the forecast times it.
 func TestForecastsScale(t *testing.T) {
 	s := demand(5, 24, 0.1, 1, 1.2, 0.9, 1)
 	big := s

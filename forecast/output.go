@@ -89,9 +89,9 @@ func resize(x []float64, n int) []float64 {
 // square is finite.
 const huge = 1e150
 
-// units are what a model computes in: the series divided by a power of two, so
-// that its values are about one and squares neither overflow nor vanish.
-// Dividing by a power of two is exact, so it changes no result.
+// units are what a model computes in: the series divided by a power of four, so
+// that its values are about one and squares neither overflow nor vanish. Such a
+// division is exact, also under a square root, so it changes no result.
 type units struct{ scale, inverse float64 }
 
 func unitsOf(values []float64) units {
@@ -105,7 +105,7 @@ func unitsOf(values []float64) units {
 	if top > 0 {
 		_, exp = math.Frexp(top)
 	}
-	exp = min(max(exp, -1000), 1023)
+	exp = min(max(exp&^1, -1000), 1022)
 	return units{scale: math.Ldexp(1, exp), inverse: math.Ldexp(1, -exp)}
 }
 

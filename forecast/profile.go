@@ -18,6 +18,8 @@ import (
 // Memory steps, which persists; and the deviation of the last few steps, which
 // fades over the horizon. A value far outside what was expected counts only up
 // to six standard deviations until it has stayed there for three steps.
+// Where the shape is steep a value says little about the level, since a surge
+// may come a little early or late.
 //
 // Quantiles are those of the model's own errors at horizons 1, 2, 4, … up to a
 // season (interpolated between), measured on line as values arrive, which is
@@ -306,6 +308,27 @@ func (f *profile) observe(pos int, y float64, learn bool) {
 	}
 }
 
+// steady is how much a position says about the level, in (0, 1]: the share of
+// its variance that is noise, the rest being that the shape may be off in time
+// where it is steep, by a hundredth of a season. Without this, a surge that is
+// late looks like a lower level.
+func (f *profile) steady(pos int) float64 {
+	jitter := (f.period + 50) / 100
+	if jitter == 0 {
+		return 1
+	}
+	here := f.at(pos, 0)
+	after := f.at((pos+jitter)%f.period, 0)
+	before := f.at((pos+f.period-jitter)%f.period, 0)
+	slope := max(math.Abs(after-here), math.Abs(here-before))
+	noise := f.anchors[0].errors.spread() * f.unit(here)
+	if slope <= 0 {
+		return 1
+	}
+	r := slope / max(noise, 1e-6*slope)
+	return 1 / (1 + float64(r*r))
+}
+
 // trust learns how much of a deviation is still there one step later, by the
 // regression of the next error on what was expected of it.
 func (f *profile) trust(e, base float64) {
@@ -346,8 +369,9 @@ func (f *profile) correct(pos int, y float64, learn bool) {
 	}
 	f.trust(y-f.at(pos, 0), f.at(pos, 0))
 	s := f.shape[pos]
-	f.seen = clamp(f.seen+float64((1-f.slow)*(y-f.seen)), -huge, huge)
-	f.expected += float64((1 - f.slow) * (s - f.expected))
+	w := (1 - f.slow) * f.steady(pos)
+	f.seen = clamp(f.seen+float64(w*(y-f.seen)), -huge, huge)
+	f.expected += float64(w * (s - f.expected))
 	if f.additive {
 		f.level = f.seen - f.expected
 	} else if f.expected > 0 {

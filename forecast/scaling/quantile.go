@@ -19,7 +19,8 @@ type QuantileOptions struct {
 	// the unit of the history.
 	Capacity float64
 	// Target is the utilisation in (0, 1] that replicas are meant to run at;
-	// 0 is 0.8.
+	// 0 is 0.8. It is headroom for latency alone: that for noise and surges is
+	// in the quantile, so it can be higher than an HPA's.
 	Target float64
 	// Level is the quantile of demand to be ready for, in (0, 1); 0 is 0.95.
 	// With a cost of u for demand not met and c for capacity not used, the one
