@@ -6,6 +6,8 @@ import (
 	"errors"
 	"fmt"
 	"hash/fnv"
+	"math"
+	"slices"
 	"time"
 )
 
@@ -33,12 +35,16 @@ func (r Retry) pause(k Key, n int) time.Duration {
 	d := cmp.Or(r.Base, 200*time.Millisecond)
 	most := cmp.Or(r.Max, 10*time.Second)
 	for i := 1; i < n && d < most; i++ {
+		if d > math.MaxInt64/2 {
+			d = most
+			break
+		}
 		d *= 2
 	}
 	d = min(d, most)
 	h := fnv.New32a()
 	fmt.Fprintf(h, "%s#%d", k, n)
-	return d - d/2*time.Duration(h.Sum32()%1024)/1024
+	return d - time.Duration(float64(d)/2*float64(h.Sum32()%1024)/1024)
 }
 
 // Outcome is how one change of a plan ended.
@@ -79,34 +85,40 @@ func (r *Result) Err() error {
 type applyStatus byte
 
 const (
-	waiting applyStatus = iota
-	running
-	backingOff
+	waiting    applyStatus = iota // its wave has not come
+	ready                         // waits for a free place
+	running                       // the Actuator is at it
+	backingOff                    // failed, waits to be tried again
 	done
 	failed
 )
 
 type applyState struct {
 	retry   Retry
+	limit   int // most changes running at once
 	plan    []Change
-	wave    []int // wave of each change
+	waves   []int // end of each wave in plan
 	index   map[Key]int
 	status  []applyStatus
 	tries   []int
 	err     []error
 	again   []time.Time // when a backingOff change is due
-	current int         // wave being worked on
+	current int         // wave being worked on; -1 before the first
+	open    int         // changes of the current wave that have not ended
+	running int
+	queue   []int // ready, first come first served
+	resting []int // backingOff
 	stopped error
 }
 
-func newApplyState(p *Plan, retry Retry) *applyState {
-	s := &applyState{retry: retry, index: map[Key]int{}}
-	for w, wave := range p.Waves {
+func newApplyState(p *Plan, retry Retry, limit int) *applyState {
+	s := &applyState{retry: retry, limit: limit, current: -1, index: map[Key]int{}}
+	for _, wave := range p.Waves {
 		for _, c := range wave {
 			s.index[c.Key] = len(s.plan)
 			s.plan = append(s.plan, c)
-			s.wave = append(s.wave, w)
 		}
+		s.waves = append(s.waves, len(s.plan))
 	}
 	n := len(s.plan)
 	s.status, s.tries, s.err, s.again = make([]applyStatus, n), make([]int, n), make([]error, n), make([]time.Time, n)
@@ -134,58 +146,68 @@ func (s *applyState) step(e applyEvent) applyEffects {
 		s.ended(e)
 	}
 	if e.stop != nil && s.stopped == nil {
-		s.stopped = e.stop
+		s.stop(e.stop)
+	}
+	s.resting = slices.DeleteFunc(s.resting, func(i int) bool {
+		if s.again[i].After(e.now) {
+			return false
+		}
+		s.status[i] = ready
+		s.queue = append(s.queue, i)
+		return true
+	})
+	for s.open == 0 && s.current < len(s.waves) {
+		s.current++
+		if s.current < len(s.waves) {
+			s.enter(s.current)
+		}
 	}
 	var out applyEffects
-	for s.current <= s.lastWave() {
-		settled := true
-		for i := range s.plan {
-			if s.wave[i] != s.current {
-				continue
-			}
-			switch s.status[i] {
-			case backingOff:
-				if s.stopped != nil {
-					s.status[i] = failed
-					continue
-				}
-				if s.again[i].After(e.now) {
-					if out.wake.IsZero() || s.again[i].Before(out.wake) {
-						out.wake = s.again[i]
-					}
-					settled = false
-					continue
-				}
-			case running:
-				settled = false
-				continue
-			case done, failed:
-				continue
-			case waiting:
-				if err := s.blocked(i); err != nil {
-					s.status[i], s.err[i] = failed, err
-					continue
-				}
-			}
-			s.status[i] = running
-			s.tries[i]++
-			out.start = append(out.start, i)
-			settled = false
-		}
-		if !settled {
-			return out
-		}
-		s.current++
+	for len(s.queue) > 0 && s.running < s.limit {
+		i := s.queue[0]
+		s.queue = s.queue[1:]
+		s.status[i] = running
+		s.running++
+		s.tries[i]++
+		out.start = append(out.start, i)
 	}
-	out.over = true
+	for _, i := range s.resting {
+		if out.wake.IsZero() || s.again[i].Before(out.wake) {
+			out.wake = s.again[i]
+		}
+	}
+	out.over = s.current == len(s.waves)
 	return out
 }
 
-func (s *applyState) lastWave() int {
-	if len(s.wave) == 0 {
-		return -1
+// enter begins a wave.
+func (s *applyState) enter(wave int) {
+	from := 0
+	if wave > 0 {
+		from = s.waves[wave-1]
 	}
-	return s.wave[len(s.wave)-1]
+	for i := from; i < s.waves[wave]; i++ {
+		if err := s.blocked(i); err != nil {
+			s.status[i], s.err[i] = failed, err
+			continue
+		}
+		s.status[i] = ready
+		s.queue = append(s.queue, i)
+		s.open++
+	}
+}
+
+// stop ends everything that is not in the Actuator's hands.
+func (s *applyState) stop(why error) {
+	s.stopped = why
+	for _, i := range append(s.queue, s.resting...) {
+		s.status[i] = failed
+		s.open--
+		if s.err[i] == nil { // else the failure of its last attempt tells more
+			s.err[i] = s.blocked(i)
+		}
+	}
+	s.queue, s.resting = nil, nil
 }
 
 func (s *applyState) ended(e applyEvent) {
@@ -193,20 +215,30 @@ func (s *applyState) ended(e applyEvent) {
 	if s.status[i] != running {
 		return
 	}
+	s.running--
 	if e.err == nil {
 		s.status[i], s.err[i] = done, nil
+		s.open--
 		return
 	}
 	s.err[i] = &Error{Op: "apply", Key: s.plan[i].Key, Err: e.err}
-	final := errors.Is(e.err, ErrConflict) || errors.Is(e.err, ErrTerminal) || errors.Is(e.err, ErrForbidden) ||
-		errors.Is(e.err, ErrInvalid) || s.stopped != nil || s.tries[i] >= cmp.Or(s.retry.Attempts, 5)
-	if final {
+	if final(e.err) || s.stopped != nil || s.tries[i] >= cmp.Or(s.retry.Attempts, 5) {
 		s.status[i] = failed
+		s.open--
 		return
 	}
 	s.status[i] = backingOff
 	s.again[i] = e.now.Add(s.retry.pause(s.plan[i].Key, s.tries[i]))
+	s.resting = append(s.resting, i)
 }
+
+// final tells an error that trying again at once cannot help.
+func final(err error) bool {
+	return errors.Is(err, ErrConflict) || errors.Is(err, ErrForbidden) || hopelessError(err)
+}
+
+// hopelessError tells an error that only other input can help.
+func hopelessError(err error) bool { return errors.Is(err, ErrTerminal) || errors.Is(err, ErrInvalid) }
 
 // blocked gives the reason not to start a change at all.
 func (s *applyState) blocked(i int) error {
@@ -235,37 +267,35 @@ func (s *applyState) outcomes() []Outcome {
 // driveApply runs the engine: at most limit changes at once, each in its own
 // goroutine, none of which outlives the call.
 func driveApply(ctx context.Context, p *Plan, act Actuator, retry Retry, limit int, clock Clock, ended func(Outcome)) *Result {
-	s := newApplyState(p, retry)
+	s := newApplyState(p, retry, limit)
 	type end struct {
 		change int
 		err    error
 	}
 	ends := make(chan end)
-	var queue []int
-	inFlight := 0
 	cancelled := ctx.Done()
-	var wake <-chan time.Time
-	event := applyEvent{now: clock.Now(), change: -1}
+	event := applyEvent{change: -1}
 	for {
+		event.now = clock.Now()
+		// A context that is over stops the engine whatever woke it, so that
+		// nothing is started under it.
+		if ctx.Err() != nil {
+			event.stop, cancelled = context.Cause(ctx), nil
+		}
 		effects := s.step(event)
-		queue = append(queue, effects.start...)
-		for len(queue) > 0 && inFlight < limit {
-			i := queue[0]
-			queue = queue[1:]
-			inFlight++
+		for _, i := range effects.start {
 			go func() { ends <- end{i, act.Apply(ctx, s.plan[i])} }()
 		}
 		if effects.over {
 			return &Result{Plan: p, Outcomes: s.outcomes()}
 		}
-		wake = nil
+		var wake <-chan time.Time
 		if !effects.wake.IsZero() {
-			wake = clock.After(effects.wake.Sub(clock.Now()))
+			wake = clock.After(effects.wake.Sub(event.now))
 		}
 		select {
 		case e := <-ends:
-			inFlight--
-			event = applyEvent{now: clock.Now(), change: e.change, err: e.err}
+			event = applyEvent{change: e.change, err: e.err}
 			if ended != nil {
 				o := Outcome{Change: s.plan[e.change], Attempts: s.tries[e.change], Err: e.err}
 				if e.err != nil {
@@ -274,16 +304,9 @@ func driveApply(ctx context.Context, p *Plan, act Actuator, retry Retry, limit i
 				ended(o)
 			}
 		case <-wake:
-			event = applyEvent{now: clock.Now(), change: -1}
+			event = applyEvent{change: -1}
 		case <-cancelled:
-			cancelled = nil
-			// What is queued and not started ends here.
-			event = applyEvent{now: clock.Now(), change: -1, stop: context.Cause(ctx)}
-			for _, i := range queue {
-				s.tries[i]--
-				s.status[i] = waiting
-			}
-			queue = nil
+			event = applyEvent{change: -1}
 		}
 	}
 }

@@ -2,8 +2,8 @@ package reconcile
 
 import (
 	"cmp"
-	"fmt"
 	"math"
+	"reflect"
 	"slices"
 	"strconv"
 	"strings"
@@ -16,193 +16,317 @@ import (
 // that only live sets are somebody else's and are left alone.
 //
 // Lists of maps are compared element by element where [ListKey] finds their
-// key, other lists by position, or as a whole where their lengths differ.
-// Numbers compare by value, and under resources also quantities ("1" and
-// "1000m"); a declared null, empty map or empty list equals a missing field.
+// key, whatever their order; other lists by position, or as a whole where
+// their lengths differ. Numbers compare by value, and so do quantities
+// ("1" and "1000m") directly under limits, requests, capacity and hard. A
+// declared null, empty map or empty list equals a missing field.
 //
-// For the result holds that [Change.Merge] makes live equal to desired:
-// a second Diff is empty. Diff allocates nothing where nothing differs and
-// takes time linear in the size of the objects.
+// For the result holds that [Change.Merge] makes live equal to desired: a
+// second Diff, with desired as what was applied, is empty. Diff allocates nothing where nothing differs
+// (lists of more than 32 keyed elements apart) and takes time linear in the
+// size of the objects. It changes none of them; the result shares their
+// values.
 func Diff(applied, desired, live map[string]any) []FieldChange {
-	d := differ{}
-	d.maps(nil, applied, desired, live)
+	var d differ
+	d.maps(applied, desired, live)
 	slices.SortFunc(d.out, func(a, b FieldChange) int { return cmp.Compare(a.Path, b.Path) })
 	return d.out
 }
 
+// differ holds the differences found and the way from the root to where the
+// diff is. Paths are rendered only where something differs. The first steps
+// are kept in place: a chain of pointers or a slice would be allocated.
 type differ struct {
-	out []FieldChange
+	out   []FieldChange
+	depth int
+	way   [24]trail
+	deep  []trail // further steps
 }
 
-// trail is the way from the root to where the diff is. Paths are rendered
-// only where something differs.
+// trail is one step of the way.
 type trail struct {
-	up    *trail
-	field string // map key
-	key   string // list key, with value
-	value any
+	field string // map key, or the name of the list key
+	value any    // list key's value
 	index int
 	kind  byte // 'f', 'k' or 'i'
 }
 
-func (t *trail) String() string {
-	if t == nil {
-		return ""
+func (d *differ) push(t trail) {
+	if d.depth < len(d.way) {
+		d.way[d.depth] = t
+	} else {
+		d.deep = append(d.deep[:d.depth-len(d.way)], t)
 	}
-	switch t.kind {
-	case 'k':
-		return JoinElement(t.up.String(), t.key, fmt.Sprint(t.value))
-	case 'i':
-		return JoinIndex(t.up.String(), t.index)
-	default:
-		return JoinField(t.up.String(), t.field)
-	}
+	d.depth++
 }
 
-// quantities tells whether the values below t are Kubernetes quantities.
-func (t *trail) quantities() bool {
-	for ; t != nil; t = t.up {
-		switch t.field {
-		case "limits", "requests", "capacity", "hard":
-			return true
+func (d *differ) pop() { d.depth-- }
+
+func (d *differ) step(i int) *trail {
+	if i < len(d.way) {
+		return &d.way[i]
+	}
+	return &d.deep[i-len(d.way)]
+}
+
+func (d *differ) path() string {
+	s := ""
+	for i := range d.depth {
+		switch t := d.step(i); t.kind {
+		case 'k':
+			s = JoinElement(s, t.field, scalarText(t.value))
+		case 'i':
+			s = JoinIndex(s, t.index)
+		default:
+			s = JoinField(s, t.field)
 		}
 	}
-	return false
+	return s
 }
 
-func (d *differ) add(t *trail, from, to any) {
-	d.out = append(d.out, FieldChange{Path: t.String(), From: from, To: to})
+// quantities tells whether the value at hand is a Kubernetes quantity: an
+// entry of a resource list.
+func (d *differ) quantities() bool {
+	if d.depth < 2 || d.step(d.depth-1).kind != 'f' {
+		return false
+	}
+	up := d.step(d.depth - 2)
+	if up.kind != 'f' {
+		return false
+	}
+	switch up.field {
+	case "limits", "requests", "capacity", "hard":
+		return true
+	}
+	return up.field == "emptyDir" && d.step(d.depth-1).field == "sizeLimit"
 }
 
-func (d *differ) maps(t *trail, applied, desired, live map[string]any) {
+func (d *differ) add(from, to any) {
+	d.out = append(d.out, FieldChange{Path: d.path(), From: from, To: to})
+}
+
+func (d *differ) maps(applied, desired, live map[string]any) {
 	for k, want := range desired {
-		at := trail{up: t, field: k, kind: 'f'}
 		have, ok := live[k]
-		if !ok {
-			if !blank(want) {
-				d.add(&at, nil, want)
-			}
+		if !ok && blank(want) {
 			continue
 		}
-		var was any
-		if applied != nil {
-			was = applied[k]
+		d.push(trail{field: k, kind: 'f'})
+		if ok {
+			d.values(applied[k], want, have)
+		} else {
+			d.add(nil, want)
 		}
-		d.values(&at, was, want, have)
+		d.pop()
 	}
 	for k := range applied {
 		if _, ok := desired[k]; ok {
 			continue
 		}
 		if have, ok := live[k]; ok {
-			at := trail{up: t, field: k, kind: 'f'}
-			d.removed(&at, applied[k], have)
+			d.push(trail{field: k, kind: 'f'})
+			d.removed(applied[k], have)
+			d.pop()
 		}
 	}
 }
 
 // removed takes away what was applied, and leaves what others put beside it.
-func (d *differ) removed(t *trail, applied, live any) {
-	am, aok := applied.(map[string]any)
-	lm, lok := live.(map[string]any)
-	if !aok || !lok || len(am) == 0 {
-		d.add(t, live, nil)
-		return
-	}
-	for k := range lm {
-		if _, ok := am[k]; !ok {
-			// Somebody else put a field here: take away only ours.
-			d.maps(t, am, nil, lm)
+func (d *differ) removed(applied, live any) {
+	switch was := applied.(type) {
+	case map[string]any:
+		have, ok := live.(map[string]any)
+		if !ok {
+			break
+		}
+		if foreign(was, have) {
+			d.maps(was, nil, have)
+			return
+		}
+	case []any:
+		have, ok := live.([]any)
+		if !ok {
+			break
+		}
+		if foreign(was, have) {
+			key := ListKey(was, have)
+			find := elements(have, key)
+			for _, e := range was {
+				d.element(key, nil, nil, at(have, find(e.(map[string]any)[key])))
+			}
 			return
 		}
 	}
-	d.add(t, live, nil)
+	d.add(live, nil)
 }
 
-func (d *differ) values(t *trail, applied, desired, live any) {
+// foreign tells whether live has a map key or a keyed list element, at any
+// depth of maps, that applied has not.
+func foreign(applied, live any) bool {
+	switch have := live.(type) {
+	case map[string]any:
+		was, ok := applied.(map[string]any)
+		if !ok {
+			return false
+		}
+		for k, v := range have {
+			if old, ours := was[k]; !ours || foreign(old, v) {
+				return true
+			}
+		}
+	case []any:
+		was, ok := applied.([]any)
+		if !ok {
+			return false
+		}
+		if key := ListKey(was, have); key != "" {
+			find := elements(was, key)
+			for _, e := range have {
+				if find(e.(map[string]any)[key]) < 0 {
+					return true
+				}
+			}
+		}
+	}
+	return false
+}
+
+func (d *differ) values(applied, desired, live any) {
 	switch want := desired.(type) {
 	case map[string]any:
 		have, ok := live.(map[string]any)
 		if !ok {
 			if live != nil || len(want) > 0 {
-				d.add(t, live, desired)
+				d.add(live, desired)
 			}
 			return
 		}
 		was, _ := applied.(map[string]any)
-		d.maps(t, was, want, have)
+		d.maps(was, want, have)
 	case []any:
 		have, ok := live.([]any)
 		if !ok {
 			if live != nil || len(want) > 0 {
-				d.add(t, live, desired)
+				d.add(live, desired)
 			}
 			return
 		}
 		was, _ := applied.([]any)
-		d.lists(t, was, want, have)
+		d.lists(was, want, have)
 	default:
-		if !scalarEqual(t, desired, live) {
-			d.add(t, live, desired)
+		if !d.scalarEqual(desired, live) {
+			d.add(live, desired)
 		}
 	}
 }
 
-func (d *differ) lists(t *trail, applied, desired, live []any) {
+func (d *differ) lists(applied, desired, live []any) {
+	// The key is chosen as Merge chooses it, which knows no applied list.
 	key := ""
-	if len(desired) > 0 || len(applied) > 0 {
-		if _, isMap := first(desired, applied).(map[string]any); isMap {
-			key = ListKey(desired, live, applied)
-		}
+	if len(desired) > 0 {
+		key = ListKey(desired, live)
+	}
+	if key != "" && !identifies(key, applied) {
+		applied = nil
 	}
 	if key == "" {
 		if len(desired) != len(live) {
-			d.add(t, live, desired)
+			d.add(live, desired)
 			return
 		}
 		for i := range desired {
-			at := trail{up: t, index: i, kind: 'i'}
 			var was any
-			if len(applied) == len(desired) {
+			if i < len(applied) {
 				was = applied[i]
 			}
-			d.values(&at, was, desired[i], live[i])
+			d.push(trail{index: i, kind: 'i'})
+			d.values(was, desired[i], live[i])
+			d.pop()
 		}
+		return
+	}
+	if max(len(applied), len(desired), len(live)) > few {
+		d.longList(key, applied, desired, live)
 		return
 	}
 	for _, e := range desired {
 		want := e.(map[string]any)
-		at := trail{up: t, key: key, value: want[key], kind: 'k'}
-		i := findElement(live, key, want[key])
-		if i < 0 {
-			d.add(&at, nil, want)
-			continue
-		}
-		var was map[string]any
-		if j := findElement(applied, key, want[key]); j >= 0 {
-			was = applied[j].(map[string]any)
-		}
-		d.maps(&at, was, want, live[i].(map[string]any))
+		i, j := findElement(live, key, want[key]), findElement(applied, key, want[key])
+		d.element(key, at(applied, j), want, at(live, i))
 	}
 	for _, e := range applied {
 		v := e.(map[string]any)[key]
-		if findElement(desired, key, v) >= 0 {
-			continue
-		}
-		if i := findElement(live, key, v); i >= 0 {
-			at := trail{up: t, key: key, value: v, kind: 'k'}
-			d.add(&at, live[i], nil)
+		if findElement(desired, key, v) < 0 {
+			d.element(key, nil, nil, at(live, findElement(live, key, v)))
 		}
 	}
 }
 
-func first(lists ...[]any) any {
-	for _, l := range lists {
-		if len(l) > 0 {
-			return l[0]
+// few is the length up to which a list is searched from its start, which
+// allocates nothing; longer ones get an index.
+const few = 32
+
+// longList is the second half of lists, in linear time.
+func (d *differ) longList(key string, applied, desired, live []any) {
+	inLive, inDesired, inApplied := elements(live, key), elements(desired, key), elements(applied, key)
+	for _, e := range desired {
+		want := e.(map[string]any)
+		d.element(key, at(applied, inApplied(want[key])), want, at(live, inLive(want[key])))
+	}
+	for _, e := range applied {
+		v := e.(map[string]any)[key]
+		if inDesired(v) < 0 {
+			d.element(key, nil, nil, at(live, inLive(v)))
 		}
 	}
-	return nil
+}
+
+// element compares one element of a keyed list; a nil desired one was removed.
+func (d *differ) element(key string, applied, desired, live map[string]any) {
+	var v any
+	switch {
+	case desired != nil:
+		v = desired[key]
+	case live != nil:
+		v = live[key]
+	default:
+		return
+	}
+	d.push(trail{field: key, value: v, kind: 'k'})
+	switch {
+	case desired == nil:
+		d.add(live, nil)
+	case live == nil:
+		d.add(nil, desired)
+	default:
+		d.maps(applied, desired, live)
+	}
+	d.pop()
+}
+
+// at gives the map at index i of a keyed list, nil for -1.
+func at(l []any, i int) map[string]any {
+	if i < 0 {
+		return nil
+	}
+	return l[i].(map[string]any)
+}
+
+// elements gives a function like findElement for many lookups in one list.
+func elements(l []any, key string) func(v any) int {
+	if len(l) <= few {
+		return func(v any) int { return findElement(l, key, v) }
+	}
+	index := make(map[string]int, len(l))
+	for i, e := range l {
+		index[scalarText(e.(map[string]any)[key])] = i
+	}
+	return func(v any) int {
+		if i, ok := index[scalarText(v)]; ok {
+			return i
+		}
+		return -1
+	}
 }
 
 // blank values mean the same as a missing field.
@@ -218,7 +342,7 @@ func blank(v any) bool {
 	return false
 }
 
-func scalarEqual(t *trail, a, b any) bool {
+func (d *differ) scalarEqual(a, b any) bool {
 	switch a := a.(type) {
 	case string:
 		if b, ok := b.(string); ok && a == b {
@@ -229,13 +353,12 @@ func scalarEqual(t *trail, a, b any) bool {
 		return ok && a == b
 	case nil:
 		return blank(b)
-	}
-	if fa, ok := number(a); ok {
-		if fb, ok := number(b); ok {
-			return fa == fb
+	default:
+		if equal, numbers := numbersEqual(a, b); numbers {
+			return equal
 		}
 	}
-	if !t.quantities() {
+	if !d.quantities() {
 		return false
 	}
 	qa, ok := quantity(a)
@@ -246,45 +369,149 @@ func scalarEqual(t *trail, a, b any) bool {
 	return ok && qa == qb
 }
 
-// number gives the value of an int64 or a float64.
+// numbersEqual compares two numbers by value: whole ones exactly, others as
+// float64. NaN equals itself here, or an object with one would never settle.
+func numbersEqual(a, b any) (equal, numbers bool) {
+	if ia, ok := a.(int64); ok {
+		if ib, ok := b.(int64); ok {
+			return ia == ib, true
+		}
+	}
+	fa, ok := number(a)
+	if !ok {
+		return false, false
+	}
+	fb, ok := number(b)
+	if !ok {
+		return false, false
+	}
+	return fa == fb || fa != fa && fb != fb, true
+}
+
+// number gives the value of a number. Objects hold int64 and float64; the
+// other types are what Go literals and other decoders leave in them, and
+// reading them here spares their authors a drift that never ends.
 func number(v any) (float64, bool) {
 	switch v := v.(type) {
 	case int64:
 		return float64(v), true
 	case float64:
 		return v, true
+	case int:
+		return float64(v), true
+	case int32:
+		return float64(v), true
+	case uint64:
+		return float64(v), true
+	case float32:
+		return float64(v), true
 	}
 	return 0, false
 }
 
-// quantity reads a Kubernetes quantity: a number with an SI suffix (n, u, m,
-// k, M, G, T, P, E) or a binary one (Ki to Ei).
+// quantity reads a Kubernetes quantity, in billionths: a number with an SI
+// suffix (n, u, m, k, M, G, T, P, E) or a binary one (Ki to Ei).
 func quantity(v any) (float64, bool) {
+	const one = 1e9 // so that "0.1" and "100m" meet exactly
 	if f, ok := number(v); ok {
-		return f, true
+		return math.Round(f * one), true
 	}
 	s, ok := v.(string)
-	if !ok || s == "" {
-		return 0, false
-	}
-	digits := strings.TrimRight(s, "numkKMGTPEi")
-	f, err := strconv.ParseFloat(digits, 64)
-	if err != nil || math.IsInf(f, 0) || math.IsNaN(f) {
-		return 0, false
-	}
-	suffix := s[len(digits):]
-	// Scaled to billionths so that "0.1" and "100m" meet exactly.
-	const one = 1e9
-	scale, ok := map[string]float64{
-		"n": 1, "u": 1e3, "m": 1e6, "": one,
-		"k": one * 1e3, "M": one * 1e6, "G": one * 1e9, "T": one * 1e12, "P": one * 1e15, "E": one * 1e18,
-		"Ki": one * (1 << 10), "Mi": one * (1 << 20), "Gi": one * (1 << 30),
-		"Ti": one * (1 << 40), "Pi": one * (1 << 50), "Ei": one * (1 << 60),
-	}[suffix]
 	if !ok {
 		return 0, false
 	}
+	n := len(s)
+	for n > 0 && (s[n-1] < '0' || s[n-1] > '9') && s[n-1] != '.' {
+		n--
+	}
+	digits := s[:n]
+	if strings.ContainsFunc(digits, func(r rune) bool { return !strings.ContainsRune("0123456789.+-eE", r) }) {
+		return 0, false
+	}
+	f, err := strconv.ParseFloat(digits, 64)
+	if err != nil {
+		return 0, false
+	}
+	scale := 0.0
+	switch s[n:] {
+	case "n":
+		scale = 1
+	case "u":
+		scale = 1e3
+	case "m":
+		scale = 1e6
+	case "":
+		scale = one
+	case "k":
+		scale = one * 1e3
+	case "M":
+		scale = one * 1e6
+	case "G":
+		scale = one * 1e9
+	case "T":
+		scale = one * 1e12
+	case "P":
+		scale = one * 1e15
+	case "E":
+		scale = one * 1e18
+	case "Ki":
+		scale = one * (1 << 10)
+	case "Mi":
+		scale = one * (1 << 20)
+	case "Gi":
+		scale = one * (1 << 30)
+	case "Ti":
+		scale = one * (1 << 40)
+	case "Pi":
+		scale = one * (1 << 50)
+	case "Ei":
+		scale = one * (1 << 60)
+	default:
+		return 0, false
+	}
 	return math.Round(f * scale), true
+}
+
+// same tells whether two values are equal, to the last field; unlike Diff it
+// knows no defaults.
+func same(a, b any) bool {
+	switch a := a.(type) {
+	case map[string]any:
+		b, ok := b.(map[string]any)
+		if !ok || len(a) != len(b) {
+			return false
+		}
+		if reflect.ValueOf(a).Pointer() == reflect.ValueOf(b).Pointer() {
+			return true
+		}
+		for k, v := range a {
+			if w, ok := b[k]; !ok || !same(v, w) {
+				return false
+			}
+		}
+		return true
+	case []any:
+		b, ok := b.([]any)
+		if !ok || len(a) != len(b) {
+			return false
+		}
+		for i := range a {
+			if !same(a[i], b[i]) {
+				return false
+			}
+		}
+		return true
+	case string:
+		b, ok := b.(string)
+		return ok && a == b
+	case bool:
+		b, ok := b.(bool)
+		return ok && a == b
+	case nil:
+		return b == nil
+	}
+	equal, numbers := numbersEqual(a, b)
+	return numbers && equal
 }
 
 // Merge gives the object that an Actuator which replaces whole objects
@@ -300,7 +527,10 @@ func (c Change) Merge(live map[string]any) map[string]any {
 		if f.To != nil {
 			continue
 		}
-		if p, err := ParsePath(f.Path); err == nil {
+		if p, err := ParsePath(f.Path); err == nil && len(p) > 0 {
+			if last := p[len(p)-1]; last.Key == "" && last.Index >= 0 {
+				continue // a null in a list keeps its place
+			}
 			if v, ok := p.Get(c.Desired); ok && !blank(v) {
 				continue // declared after all
 			}
@@ -320,7 +550,7 @@ func overlay(live, desired any) any {
 		}
 		for k, v := range want {
 			old, exists := have[k]
-			if !exists && blank(v) {
+			if !exists && v == nil {
 				continue
 			}
 			have[k] = overlay(old, v)
@@ -332,7 +562,7 @@ func overlay(live, desired any) any {
 			return cloneValue(desired)
 		}
 		key := ""
-		if _, isMap := first(want).(map[string]any); isMap {
+		if len(want) > 0 {
 			key = ListKey(want, have)
 		}
 		if key == "" {
@@ -344,9 +574,10 @@ func overlay(live, desired any) any {
 			}
 			return have
 		}
+		find := elements(have, key)
 		for _, e := range want {
 			m := e.(map[string]any)
-			if i := findElement(have, key, m[key]); i >= 0 {
+			if i := find(m[key]); i >= 0 {
 				have[i] = overlay(have[i], m)
 			} else {
 				have = append(have, cloneValue(m))

@@ -39,21 +39,32 @@ func (k Key) String() string {
 	return b.String()
 }
 
-// ParseKey reads the form that [Key.String] writes.
+// ParseKey reads the form that [Key.String] writes. Its errors match
+// [ErrInvalid].
 func ParseKey(s string) (Key, error) {
+	bad := func(why string) (Key, error) {
+		return Key{}, fmt.Errorf("reconcile: key %q: %s: %w", s, why, ErrInvalid)
+	}
 	parts := strings.Split(s, "/")
 	if len(parts) < 2 || len(parts) > 3 {
-		return Key{}, fmt.Errorf("reconcile: key %q: want Kind.group/namespace/name or Kind.group/name", s)
+		return bad("want Kind.group/namespace/name, or without group or namespace")
 	}
 	for _, p := range parts {
 		if p == "" {
-			return Key{}, fmt.Errorf("reconcile: key %q: empty part", s)
+			return bad("empty part")
 		}
 	}
+	if strings.ContainsAny(s, " \t\n") {
+		return bad("white space")
+	}
 	var k Key
-	k.Kind, k.Group, _ = strings.Cut(parts[0], ".")
+	var grouped bool
+	k.Kind, k.Group, grouped = strings.Cut(parts[0], ".")
 	if k.Kind == "" {
-		return Key{}, fmt.Errorf("reconcile: key %q: empty kind", s)
+		return bad("empty kind")
+	}
+	if grouped && k.Group == "" {
+		return bad("empty group")
 	}
 	if len(parts) == 3 {
 		k.Namespace = parts[1]
@@ -72,8 +83,14 @@ func (k Key) Compare(o Key) int {
 	)
 }
 
-// MarshalText makes a Key readable in JSON, also as a map key.
-func (k Key) MarshalText() ([]byte, error) { return []byte(k.String()), nil }
+// MarshalText makes a Key readable in JSON, also as a map key; the zero Key
+// is the empty text.
+func (k Key) MarshalText() ([]byte, error) {
+	if k == (Key{}) {
+		return nil, nil
+	}
+	return []byte(k.String()), nil
+}
 
 // UnmarshalText is the inverse of MarshalText.
 func (k *Key) UnmarshalText(b []byte) error {

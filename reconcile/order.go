@@ -83,11 +83,14 @@ func (e *CycleError) Error() string {
 func (e *CycleError) Is(target error) bool { return target == ErrInvalid }
 
 // order puts changes into waves: creations and updates by phase and
-// dependency, then deletions in the opposite order. It fills DependsOn with
-// those dependencies that are themselves changes of the plan.
-func order(changes []Change) ([][]Change, error) {
+// dependency, then deletions in the opposite order. deps are the keys that
+// each resource must come after; DependsOn is filled with those of them that
+// are changes of the plan, for deletions turned round: what others depend on
+// goes after them.
+func order(changes []Change, deps map[Key][]Key) ([][]Change, error) {
 	var writes, deletes []Change
 	for _, c := range changes {
+		c.DependsOn = deps[c.Key]
 		if c.Action == Delete {
 			deletes = append(deletes, c)
 		} else {
@@ -100,12 +103,28 @@ func order(changes []Change) ([][]Change, error) {
 	}
 	down, err := levels(deletes)
 	if err != nil {
-		return nil, err
+		// What is no longer declared can be refused no more: a circle among
+		// it must not stand in the way of everything else.
+		for i := range deletes {
+			deletes[i].DependsOn = nil
+		}
+		if down, err = levels(deletes); err != nil {
+			return nil, err
+		}
 	}
 	slices.Reverse(down)
-	for _, wave := range down { // what a deletion waits for is the reverse too
+	dependents := map[Key][]Key{}
+	for _, wave := range down {
+		for _, c := range wave {
+			for _, k := range c.DependsOn {
+				dependents[k] = append(dependents[k], c.Key)
+			}
+		}
+	}
+	for _, wave := range down {
 		for i := range wave {
-			wave[i].DependsOn = nil
+			wave[i].DependsOn = dependents[wave[i].Key]
+			slices.SortFunc(wave[i].DependsOn, Key.Compare)
 		}
 	}
 	return append(up, down...), nil
@@ -176,14 +195,9 @@ func levels(changes []Change) ([][]Change, error) {
 // dependencies gives the keys that a declared resource must come after: those
 // it names, its namespace, and the definition of its kind.
 func dependencies(r Resource, crds map[crdKind]Key) ([]Key, error) {
-	var out []Key
-	for _, s := range splitList(annotation(r.Object, AnnotationDependsOn)) {
-		k, err := ParseKey(s)
-		if err != nil {
-			o := r.Locate(JoinField("metadata.annotations", AnnotationDependsOn))
-			return nil, fmt.Errorf("reconcile: %s: annotation %s of %s: %w: %w", o, AnnotationDependsOn, r.Key, ErrInvalid, err)
-		}
-		out = append(out, k)
+	out, err := named(r)
+	if err != nil {
+		return nil, err
 	}
 	if r.Key.Namespace != "" {
 		out = append(out, Key{Kind: "Namespace", Name: r.Key.Namespace})
@@ -193,6 +207,63 @@ func dependencies(r Resource, crds map[crdKind]Key) ([]Key, error) {
 	}
 	slices.SortFunc(out, Key.Compare)
 	return slices.Compact(out), nil
+}
+
+// named gives the keys that a resource names in [AnnotationDependsOn].
+func named(r Resource) ([]Key, error) {
+	text := annotation(r.Object, AnnotationDependsOn)
+	if text == "" {
+		return nil, nil
+	}
+	var out []Key
+	for _, s := range splitList(text) {
+		k, err := ParseKey(s)
+		if err != nil {
+			o := r.Locate(JoinField("metadata.annotations", AnnotationDependsOn))
+			return nil, fmt.Errorf("reconcile: %s: annotation %s of %s: %w", o, AnnotationDependsOn, r.Key, err)
+		}
+		out = append(out, k)
+	}
+	return out, nil
+}
+
+// findCycle refuses circles among what is declared, whether or not any of it
+// has to change now. Every circle has a link that somebody named.
+func findCycle(desired *State, crds map[crdKind]Key, starts []Key) error {
+	done := map[Key]bool{} // false: on the way
+	var path []Key
+	var visit func(k Key) error
+	visit = func(k Key) error {
+		if finished, seen := done[k]; finished {
+			return nil
+		} else if seen {
+			return &CycleError{Keys: slices.Clone(path[slices.Index(path, k):])}
+		}
+		r, ok := desired.Get(k)
+		if !ok {
+			return nil
+		}
+		deps, err := dependencies(r, crds)
+		if err != nil {
+			return err
+		}
+		done[k] = false
+		path = append(path, k)
+		for _, d := range deps {
+			if err := visit(d); err != nil {
+				return err
+			}
+		}
+		path = path[:len(path)-1]
+		done[k] = true
+		return nil
+	}
+	for _, k := range starts {
+		if err := visit(k); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 type crdKind struct{ group, kind string }
@@ -208,7 +279,9 @@ func definedKinds(desired *State) map[crdKind]Key {
 		group, _ := spec["group"].(string)
 		names, _ := spec["names"].(map[string]any)
 		kind, _ := names["kind"].(string)
-		out[crdKind{group, kind}] = r.Key
+		if kind != "" {
+			out[crdKind{group, kind}] = r.Key
+		}
 	}
 	return out
 }

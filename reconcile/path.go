@@ -2,6 +2,7 @@ package reconcile
 
 import (
 	"fmt"
+	"math"
 	"strconv"
 	"strings"
 )
@@ -201,6 +202,20 @@ func (s PathStep) find(l []any) int {
 	return findElement(l, s.Key, s.Value)
 }
 
+// keyValue gives the key of a new element of l: a number where the others
+// have numbers.
+func (s PathStep) keyValue(l []any) any {
+	for _, e := range l {
+		m, _ := e.(map[string]any)
+		if _, ok := number(m[s.Key]); ok {
+			if n, err := strconv.ParseInt(s.Value, 10, 64); err == nil {
+				return n
+			}
+		}
+	}
+	return s.Value
+}
+
 // Set stores value at the path inside object, making the maps on the way; a
 // missing keyed list element is appended. It is an error where a step meets
 // a value of another shape. The object is changed in place.
@@ -247,7 +262,7 @@ func (p Path) set(at any, value any, i int) (any, error) {
 			}
 			l = append(l, nil)
 		} else {
-			l = append(l, map[string]any{step.Key: step.Value})
+			l = append(l, map[string]any{step.Key: step.keyValue(l)})
 		}
 		j = len(l) - 1
 	}
@@ -330,15 +345,17 @@ func identifies(key string, l []any) bool {
 			return false
 		}
 		switch m[key].(type) {
-		case string, int64, float64, bool:
+		case string, bool:
 		default:
-			return false
+			if _, ok := number(m[key]); !ok {
+				return false
+			}
 		}
 	}
-	if len(l) > 32 { // pairwise comparison is cheaper below, this above
+	if len(l) > few { // pairwise comparison is cheaper below, this above
 		seen := make(map[string]struct{}, len(l))
 		for _, e := range l {
-			seen[fmt.Sprint(e.(map[string]any)[key])] = struct{}{}
+			seen[scalarText(e.(map[string]any)[key])] = struct{}{}
 		}
 		return len(seen) == len(l)
 	}
@@ -367,18 +384,33 @@ func findElement(l []any, key string, v any) int {
 // sameScalar compares scalars as they print, so that 80, 80.0 and "80" are
 // one list key.
 func sameScalar(a, b any) bool {
-	if a == nil || b == nil {
+	switch a := a.(type) {
+	case nil:
 		return false
-	}
-	if as, ok := a.(string); ok {
-		if bs, ok := b.(string); ok {
-			return as == bs
+	case string:
+		if b, ok := b.(string); ok {
+			return a == b
+		}
+	case int64:
+		if b, ok := b.(int64); ok {
+			return a == b
 		}
 	}
-	if fa, ok := number(a); ok {
-		if fb, ok := number(b); ok {
-			return fa == fb
+	return b != nil && scalarText(a) == scalarText(b)
+}
+
+// scalarText gives the one text of a scalar: whole numbers have no point and
+// no exponent, whatever their type.
+func scalarText(v any) string {
+	switch v := v.(type) {
+	case string:
+		return v
+	case int64:
+		return strconv.FormatInt(v, 10)
+	case float64:
+		if v == math.Trunc(v) && math.Abs(v) < 1<<63 {
+			return strconv.FormatInt(int64(v), 10)
 		}
 	}
-	return fmt.Sprint(a) == fmt.Sprint(b)
+	return fmt.Sprint(v)
 }

@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"iter"
+	"maps"
 	"strings"
 	"time"
 )
@@ -98,7 +99,11 @@ type Plan struct {
 	// Unchanged is the number of resources that are as declared.
 	Unchanged int `json:"unchanged"`
 
-	desired *State // what the plan was made from, for Gates
+	desired *State           // what the plan was made from, for Gates
+	live    *State           // as above, for recording what is as declared
+	made    bool             // by Reconciler.Plan, not read from JSON
+	deps    map[Key][]Key    // what each change's resource must come after
+	kept    map[Key]struct{} // changes back to the last accepted declaration
 }
 
 // Changes yields the plan's changes in order.
@@ -136,7 +141,8 @@ func (p *Plan) Declared() iter.Seq[Resource] { return p.desired.All() }
 
 // Digest identifies what the plan would do: target, revision and all changes
 // with their preconditions, but neither when it was made nor what gates said.
-// It is "sha256:" and 64 hex digits.
+// It is "sha256:" and 64 hex digits. A plan that was read from JSON has
+// another one if it touches a Secret, whose values it does not have.
 func (p *Plan) Digest() string {
 	type bare Change // without the masking of Change.MarshalJSON
 	waves := make([][]bare, len(p.Waves))
@@ -145,13 +151,24 @@ func (p *Plan) Digest() string {
 			waves[i] = append(waves[i], bare(c))
 		}
 	}
-	h := sha256.New()
-	enc := json.NewEncoder(h)
-	// Objects hold only values that JSON can write, and a hash never fails.
-	_ = enc.Encode(struct {
+	return digest(p.Target, p.Revision, waves)
+}
+
+// openDigest is the digest of what the plan's JSON shows.
+func (p *Plan) openDigest() string { return digest(p.Target, p.Revision, p.Waves) }
+
+func digest(target, revision string, waves any) string {
+	all := struct {
 		Target, Revision string
-		Waves            [][]bare
-	}{p.Target, p.Revision, waves})
+		Waves            any
+	}{target, revision, waves}
+	h := sha256.New()
+	if err := json.NewEncoder(h).Encode(all); err != nil {
+		// An object with what JSON cannot say, such as NaN. fmt can, in a
+		// stable order; a hash that leaves it out would take different plans
+		// for the same.
+		fmt.Fprintf(h, "%v", all)
+	}
 	return "sha256:" + hex.EncodeToString(h.Sum(nil))
 }
 
@@ -161,33 +178,68 @@ const masked = "(masked)"
 func (c Change) MarshalJSON() ([]byte, error) {
 	type bare Change
 	b := bare(c)
-	if c.Key.Group == "" && c.Key.Kind == "Secret" && c.Desired != nil {
-		o := CloneObject(c.Desired)
+	if isSecret(c.Key) && c.Desired != nil {
+		b.Desired = maps.Clone(c.Desired)
 		for _, field := range []string{"data", "stringData"} {
-			if m, ok := o[field].(map[string]any); ok {
+			v, ok := b.Desired[field]
+			if !ok {
+				continue
+			}
+			if m, ok := v.(map[string]any); ok {
+				m = maps.Clone(m)
 				for k := range m {
 					m[k] = masked
 				}
+				b.Desired[field] = m
+			} else if v != nil {
+				b.Desired[field] = masked
 			}
 		}
-		b.Desired = o
 	}
 	return json.Marshal(b)
 }
 
+// UnmarshalJSON reads whole numbers as int64, as objects have them.
+func (c *Change) UnmarshalJSON(data []byte) error {
+	type bare Change
+	var b bare
+	if err := decodeJSON(data, &b); err != nil {
+		return err
+	}
+	b.Desired = plainObject(b.Desired)
+	*c = Change(b)
+	return nil
+}
+
+// UnmarshalJSON reads whole numbers as int64, as objects have them.
+func (f *FieldChange) UnmarshalJSON(data []byte) error {
+	type bare FieldChange
+	var b bare
+	if err := decodeJSON(data, &b); err != nil {
+		return err
+	}
+	b.From, b.To = plain(b.From), plain(b.To)
+	*f = FieldChange(b)
+	return nil
+}
+
+func isSecret(k Key) bool { return k.Group == "" && k.Kind == "Secret" }
+
 // maskSecret hides the values of a Secret's differences.
 func maskSecret(k Key, fields []FieldChange) {
-	if k.Group != "" || k.Kind != "Secret" {
+	if !isSecret(k) {
 		return
 	}
 	for i, f := range fields {
-		if strings.HasPrefix(f.Path, "data") || strings.HasPrefix(f.Path, "stringData") {
-			if f.From != nil {
-				fields[i].From = masked
-			}
-			if f.To != nil {
-				fields[i].To = masked
-			}
+		p, err := ParsePath(f.Path)
+		if err == nil && len(p) > 0 && p[0].Field != "data" && p[0].Field != "stringData" {
+			continue
+		}
+		if f.From != nil {
+			fields[i].From = masked
+		}
+		if f.To != nil {
+			fields[i].To = masked
 		}
 	}
 }

@@ -58,28 +58,30 @@ type Ceded struct {
 type rules struct {
 	target string
 	brake  Brake
-	ceded  []Ceded
+	ceded  []cededRule
+}
+
+type cededRule struct {
+	Ceded
+	path Path
 }
 
 func (r rules) cededPaths(res Resource) ([]Path, error) {
 	var out []Path
-	for _, s := range splitList(annotation(res.Object, AnnotationCeded)) {
-		p, err := ParsePath(s)
-		if err != nil {
-			o := res.Locate(JoinField("metadata.annotations", AnnotationCeded))
-			return nil, fmt.Errorf("reconcile: %s: annotation %s of %s: %w", o, AnnotationCeded, res.Key, err)
+	if text := annotation(res.Object, AnnotationCeded); text != "" {
+		for _, s := range splitList(text) {
+			p, err := ParsePath(s)
+			if err != nil {
+				o := res.Locate(JoinField("metadata.annotations", AnnotationCeded))
+				return nil, fmt.Errorf("reconcile: %s: annotation %s of %s: %w", o, AnnotationCeded, res.Key, err)
+			}
+			out = append(out, p)
 		}
-		out = append(out, p)
 	}
 	for _, c := range r.ceded {
-		if c.Kind != "" && (c.Kind != res.Key.Kind || c.Group != res.Key.Group) {
-			continue
+		if c.Kind == "" || c.Kind == res.Key.Kind && c.Group == res.Key.Group {
+			out = append(out, c.path)
 		}
-		p, err := ParsePath(c.Path)
-		if err != nil {
-			return nil, err
-		}
-		out = append(out, p)
 	}
 	return out, nil
 }
@@ -87,15 +89,20 @@ func (r rules) cededPaths(res Resource) ([]Path, error) {
 // makePlan compares the three states. It is pure: equal inputs give equal
 // plans. All errors of the desired state come together.
 func makePlan(r rules, desired, live *State, inv *Inventory) (*Plan, error) {
-	p := &Plan{Target: r.target, Revision: desired.Revision(), desired: desired}
+	p := &Plan{Target: r.target, Revision: desired.Revision(), desired: desired, deps: map[Key][]Key{}}
 	crds := definedKinds(desired)
 	var changes []Change
 	var problems []error
+	var naming []Key
+	blocked := map[Key]Held{}
 	for want := range desired.All() {
-		deps, err := dependencies(want, crds)
+		names, err := named(want)
 		if err != nil {
 			problems = append(problems, err)
 			continue
+		}
+		if len(names) > 0 {
+			naming = append(naming, want.Key)
 		}
 		c, changed, err := r.change(want, live, inv)
 		if err != nil {
@@ -106,26 +113,101 @@ func makePlan(r rules, desired, live *State, inv *Inventory) (*Plan, error) {
 			p.Unchanged++
 			continue
 		}
-		c.DependsOn = deps
+		// named has accepted all that dependencies could refuse.
+		p.deps[c.Key], _ = dependencies(want, crds)
 		changes = append(changes, c)
+		if have, ok := live.Get(c.Key); ok && terminating(have) {
+			blocked[c.Key] = Held{By: "terminating", Reason: "it is being deleted; it is created again when it is gone"}
+			continue
+		}
+		for _, k := range names {
+			_, declared := desired.Get(k)
+			if _, exists := live.Get(k); !declared && !exists {
+				blocked[c.Key] = Held{By: "depends-on", Reason: "it depends on " + k.String() + ", which neither is declared nor exists"}
+				break
+			}
+		}
+	}
+	if len(problems) == 0 {
+		if err := findCycle(desired, crds, naming); err != nil {
+			problems = append(problems, err)
+		}
 	}
 	if len(problems) > 0 {
 		return nil, errors.Join(problems...)
 	}
-	prunes := r.prunes(desired, live, inv)
-	if reason := r.brake.holds(len(prunes), len(inv.Items)); reason != "" {
-		for _, c := range prunes {
-			p.Held = append(p.Held, Held{Change: c, By: "mass-delete brake", Reason: reason})
+	prunes, managed := r.prunes(p, live, inv)
+	fresh := 0
+	for _, c := range prunes {
+		if have, ok := live.Get(c.Key); ok && terminating(have) {
+			blocked[c.Key] = Held{By: "terminating", Reason: "its deletion has been asked for; it is not gone yet"}
+		} else {
+			fresh++
 		}
-	} else {
-		changes = append(changes, prunes...)
+	}
+	if reason := r.brake.holds(fresh, managed); reason != "" {
+		for _, c := range prunes {
+			if _, ok := blocked[c.Key]; !ok {
+				blocked[c.Key] = Held{By: "mass-delete", Reason: reason}
+			}
+		}
 	}
 	var err error
-	p.Waves, err = order(changes)
-	if err != nil {
+	if p.Waves, err = order(append(changes, prunes...), p.deps); err != nil {
 		return nil, err
 	}
+	if len(blocked) > 0 {
+		if _, err := p.hold(blocked, nil); err != nil {
+			return nil, err
+		}
+	}
 	return p, nil
+}
+
+// hold moves the changes that are in blocked, and those that depend on them,
+// from the plan's waves to its held ones; with whole, all of them. It gives
+// what it moved.
+func (p *Plan) hold(blocked map[Key]Held, whole *Held) ([]Change, error) {
+	var keep, moved []Change
+	held := map[Key]string{}
+	for c := range p.Changes() {
+		h, bad := blocked[c.Key]
+		if !bad && whole != nil {
+			h, bad = *whole, true
+		}
+		if !bad {
+			for _, k := range c.DependsOn {
+				// Waves come in dependency order, so what c depends on has
+				// been looked at already.
+				if by, ok := held[k]; ok {
+					h, bad = Held{By: by, Reason: "it depends on " + k.String() + ", which is held"}, true
+					break
+				}
+			}
+		}
+		if !bad {
+			keep = append(keep, c)
+			continue
+		}
+		held[c.Key] = h.By
+		h.Change = c
+		p.Held = append(p.Held, h)
+		moved = append(moved, c)
+	}
+	if len(moved) == 0 {
+		return nil, nil
+	}
+	var err error
+	p.Waves, err = order(keep, p.deps)
+	return moved, err
+}
+
+func terminating(r Resource) bool {
+	if r.Health.Status == Terminating {
+		return true
+	}
+	meta, _ := r.Object["metadata"].(map[string]any)
+	return meta["deletionTimestamp"] != nil
 }
 
 // change gives what has to be done for one declared resource, if anything.
@@ -140,23 +222,24 @@ func (r rules) change(want Resource, live *State, inv *Inventory) (c Change, cha
 	if !exists {
 		c.Action = Create
 		c.Cause = NewRevision
-		c.Reason = "declared in " + want.Origin.String()
+		c.Reason = "declared" + in(want.Origin)
 		if managed && !item.Pending && sameObject(item.Applied, want.Object) {
 			c.Cause = DriftDetected
 			c.Reason = "drift: deleted on the live side"
 		}
 		return c, true, nil
 	}
-	applied := item.Applied
-	if len(ceded) > 0 {
+	applied := item.base()
+	c.Fields = Diff(applied, c.Desired, have.Object)
+	if len(c.Fields) > 0 && len(ceded) > 0 {
 		// A ceded field is taken out of what is compared and what is written.
 		applied, c.Desired = CloneObject(applied), CloneObject(c.Desired)
 		for _, p := range ceded {
 			p.Delete(applied)
 			p.Delete(c.Desired)
 		}
+		c.Fields = Diff(applied, c.Desired, have.Object)
 	}
-	c.Fields = Diff(applied, c.Desired, have.Object)
 	if len(c.Fields) == 0 {
 		return Change{}, false, nil
 	}
@@ -168,16 +251,24 @@ func (r rules) change(want Resource, live *State, inv *Inventory) (c Change, cha
 	switch {
 	case !managed:
 		c.Cause = Adopted
-		c.Reason = "exists already, now declared in " + want.Origin.String()
-	case sameObject(item.Applied, want.Object):
+		c.Reason = "exists already, now declared" + in(want.Origin)
+	case !item.Pending && sameObject(item.Applied, want.Object):
 		c.Cause = DriftDetected
 		c.Reason = "drift: " + fieldNames(c.Fields)
 	default:
 		c.Cause = NewRevision
-		c.Reason = "changed in " + want.Origin.String() + ": " + fieldNames(c.Fields)
+		c.Reason = "changed" + in(want.Origin) + ": " + fieldNames(c.Fields)
 	}
 	maskSecret(c.Key, c.Fields)
 	return c, true, nil
+}
+
+// in gives " in " and the place, where it is known.
+func in(o Origin) string {
+	if s := o.String(); s != "" {
+		return " in " + s
+	}
+	return ""
 }
 
 // sameObject tells whether two declarations ask for the same.
@@ -199,27 +290,38 @@ func fieldNames(fields []FieldChange) string {
 }
 
 // prunes gives the deletions of what is managed, still live, and no longer
-// declared.
-func (r rules) prunes(desired, live *State, inv *Inventory) []Change {
-	var out []Change
+// declared, in key order, and how many resources are managed: declared or
+// live ones of the inventory.
+func (r rules) prunes(p *Plan, live *State, inv *Inventory) (out []Change, managed int) {
 	for k, item := range inv.Items {
-		if _, ok := desired.Get(k); ok {
+		if _, ok := p.desired.Get(k); ok {
+			managed++
 			continue
 		}
 		have, ok := live.Get(k)
-		if !ok || annotation(have.Object, AnnotationPrune) == "false" {
+		if !ok {
+			continue
+		}
+		managed++
+		if annotation(have.Object, AnnotationPrune) == "false" || annotation(item.base(), AnnotationPrune) == "false" {
 			continue
 		}
 		reason := "no longer declared"
 		if item.Origin.Path != "" {
 			reason += "; was in " + item.Origin.String()
 		}
-		c := Change{Action: Delete, Key: k, LiveVersion: have.Version, Cause: Pruned, Reason: reason, Origin: item.Origin}
-		if deps, err := dependencies(Resource{Key: k, Object: have.Object}, nil); err == nil {
-			c.DependsOn = deps
-		}
-		out = append(out, c)
+		out = append(out, Change{Action: Delete, Key: k, LiveVersion: have.Version, Cause: Pruned, Reason: reason, Origin: item.Origin})
 	}
 	slices.SortFunc(out, func(a, b Change) int { return a.Key.Compare(b.Key) })
-	return out
+	for _, c := range out {
+		last := Resource{Key: c.Key, Object: inv.Items[c.Key].base()}
+		if last.Object == nil {
+			have, _ := live.Get(c.Key)
+			last.Object = have.Object
+		}
+		if deps, err := dependencies(last, nil); err == nil {
+			p.deps[c.Key] = deps
+		}
+	}
+	return out, managed
 }

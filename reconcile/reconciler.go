@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
 	"slices"
 	"sync"
 	"time"
@@ -65,6 +66,9 @@ func (o *Options) validate() error {
 		return bad("Gates has a nil Gate")
 	}
 	for i, c := range o.Ceded {
+		if c.Kind == "" && c.Group != "" {
+			return bad(fmt.Sprintf("Ceded[%d] has a Group and no Kind", i))
+		}
 		if p, err := ParsePath(c.Path); err != nil || len(p) == 0 {
 			return bad(fmt.Sprintf("Ceded[%d].Path %q is not a field path", i, c.Path))
 		}
@@ -102,7 +106,8 @@ const (
 	// Applied and ApplyFailed: one attempt at one change ended.
 	Applied     EventKind = "Applied"
 	ApplyFailed EventKind = "ApplyFailed"
-	// Synced: everything is as declared, after it was not.
+	// Synced: everything is as declared, after it was not, or was not known
+	// to be.
 	Synced EventKind = "Synced"
 	// HealthChanged: the health of a declared resource is another one.
 	HealthChanged EventKind = "HealthChanged"
@@ -133,15 +138,40 @@ type Event struct {
 type Reconciler struct {
 	opts   Options
 	rules  rules
-	poke   chan struct{}
-	mu     sync.Mutex // one round at a time
-	events sync.Mutex // one event at a time
+	poke   chan struct{} // somebody asks for a round
+	stir   chan struct{} // the target moved
+	mu     sync.Mutex    // one round at a time
+	events sync.Mutex    // one event at a time
 
 	// What was reported last, so that only changes are; guarded by mu.
+	started  bool
 	revision string
 	health   map[Key]Health
 	dirty    bool
 	held     string
+
+	// What rounds remember of each other; guarded by mu.
+	inv    *Inventory       // as the Store has it; nil when that is not known
+	gaveUp map[Key]hopeless // changes that failed for good
+	calm   calm             // the last round that had nothing to do
+}
+
+// hopeless is a change that failed with an error that only other input can
+// help.
+type hopeless struct {
+	input string // digest
+	err   error
+}
+
+// calm is what a plan without changes was made from.
+type calm struct {
+	plan *Plan
+	inv  *Inventory
+}
+
+// of tells whether p was made from the same states.
+func (c calm) of(p *Plan) bool {
+	return c.plan != nil && c.plan.desired == p.desired && c.plan.live == p.live
 }
 
 // New makes a Reconciler; it does nothing until it is asked to. Bad options
@@ -150,19 +180,31 @@ func New(opts Options) (*Reconciler, error) {
 	if err := opts.validate(); err != nil {
 		return nil, err
 	}
-	return &Reconciler{
+	r := &Reconciler{
 		opts:   opts,
-		rules:  rules{target: opts.Target, brake: opts.Brake, ceded: opts.Ceded},
+		rules:  rules{target: opts.Target, brake: opts.Brake},
 		poke:   make(chan struct{}, 1),
+		stir:   make(chan struct{}, 1),
 		health: map[Key]Health{},
-	}, nil
+		gaveUp: map[Key]hopeless{},
+	}
+	for _, c := range opts.Ceded {
+		p, err := ParsePath(c.Path)
+		if err != nil {
+			return nil, err
+		}
+		r.rules.ceded = append(r.rules.ceded, cededRule{c, p})
+	}
+	return r, nil
 }
 
 // Trigger asks a running [Reconciler.Run] for a round now. It never blocks;
 // several triggers before the round are one.
-func (r *Reconciler) Trigger() {
+func (r *Reconciler) Trigger() { nudge(r.poke) }
+
+func nudge(c chan struct{}) {
 	select {
-	case r.poke <- struct{}{}:
+	case c <- struct{}{}:
 	default:
 	}
 }
@@ -172,73 +214,127 @@ func (r *Reconciler) Trigger() {
 func (r *Reconciler) Plan(ctx context.Context) (*Plan, error) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	p, _, err := r.plan(ctx)
-	return p, err
+	inv, err := r.load(ctx)
+	if err != nil {
+		return nil, err
+	}
+	return r.plan(ctx, inv, nil)
 }
 
-// snapshot is what a plan was made from.
-type snapshot struct {
-	desired, live *State
-	inv           *Inventory
+// load reads the inventory from the store.
+func (r *Reconciler) load(ctx context.Context) (*Inventory, error) {
+	r.inv = nil
+	v, err := r.opts.Store.Load(ctx)
+	if err != nil {
+		return nil, err
+	}
+	if v == nil {
+		v = v.Clone()
+	}
+	r.inv = v
+	return v, nil
 }
 
-func (r *Reconciler) plan(ctx context.Context) (*Plan, *snapshot, error) {
+// save writes the inventory to the store. What the store holds after a
+// failure is not known, so it is read again then.
+func (r *Reconciler) save(ctx context.Context, v *Inventory) error {
+	r.inv = nil
+	if err := r.opts.Store.Save(ctx, v); err != nil {
+		return err
+	}
+	r.inv = v
+	return nil
+}
+
+// plan makes a plan and has it reviewed. Changes whose input is in gaveUp are
+// held.
+func (r *Reconciler) plan(ctx context.Context, inv *Inventory, gaveUp map[Key]hopeless) (*Plan, error) {
 	desired, err := r.opts.Source.Fetch(ctx)
 	if err != nil {
-		return nil, nil, &Error{Op: "fetch desired state", Err: err}
+		return nil, &Error{Op: "fetch desired state", Err: err}
 	}
 	if desired.Len() == 0 && !r.opts.AllowEmpty {
-		return nil, nil, &Error{Op: "fetch desired state", Err: fmt.Errorf("revision %s: %w", desired.Revision(), ErrEmptySource)}
+		return nil, &Error{Op: "fetch desired state", Err: fmt.Errorf("revision %q: %w", desired.Revision(), ErrEmptySource)}
 	}
 	live, err := r.opts.Actuator.Observe(ctx)
 	if err != nil {
-		return nil, nil, &Error{Op: "observe live state", Err: err}
+		return nil, &Error{Op: "observe live state", Err: err}
 	}
-	inv, err := r.opts.Store.Load(ctx)
-	if err != nil {
-		return nil, nil, err
+	if r.calm.inv == inv && r.calm.of(&Plan{desired: desired, live: live}) {
+		p := *r.calm.plan
+		p.Made = r.opts.Clock.Now()
+		return &p, nil
 	}
-	base := inv
+	base := inv.Clone()
 	if r.opts.NoPrune {
-		base = inv.Clone()
-		for k := range base.Items {
-			if _, ok := desired.Get(k); !ok {
-				delete(base.Items, k)
-			}
-		}
+		maps.DeleteFunc(base.Items, func(k Key, _ Item) bool { _, ok := desired.Get(k); return !ok })
 	}
 	p, err := makePlan(r.rules, desired, live, base)
 	if err != nil {
-		return nil, nil, &Error{Op: "plan revision " + ShortRevision(desired.Revision()), Err: err}
+		return nil, &Error{Op: "plan revision " + ShortRevision(desired.Revision()), Err: err}
 	}
+	p.live, p.made = live, true
 	p.Made = r.opts.Clock.Now()
-	if err := r.review(ctx, p, live, inv); err != nil {
-		return nil, nil, err
+	if len(gaveUp) > 0 {
+		blocked := map[Key]Held{}
+		for c := range p.Changes() {
+			if h, ok := gaveUp[c.Key]; ok && h.input == inputOf(c) {
+				blocked[c.Key] = Held{By: "failure", Reason: "failed for good, tried again when its input changes: " + h.err.Error()}
+			}
+		}
+		if _, err := p.hold(blocked, nil); err != nil {
+			return nil, err
+		}
 	}
-	return p, &snapshot{desired: desired, live: live, inv: inv}, nil
+	if err := r.review(ctx, p, inv); err != nil {
+		return nil, err
+	}
+	return p, nil
+}
+
+// inputOf identifies what a change depends on.
+func inputOf(c Change) string {
+	return digest(string(c.Action)+c.LiveVersion, c.Key.String(), []any{c.Desired, c.Fields})
 }
 
 // review asks the gates and moves what they object to from the plan's waves
 // to its held changes.
-func (r *Reconciler) review(ctx context.Context, p *Plan, live *State, inv *Inventory) error {
+func (r *Reconciler) review(ctx context.Context, p *Plan, inv *Inventory) error {
 	if p.Len() == 0 || len(r.opts.Gates) == 0 {
 		return nil
 	}
-	blocked := map[Key]Held{}
-	var whole *Held
+	verdicts, blocked, whole, err := r.ask(ctx, p)
+	if err != nil {
+		return err
+	}
+	p.Verdicts = verdicts
+	if whole == nil && len(blocked) == 0 {
+		return nil
+	}
+	moved, err := p.hold(blocked, whole)
+	if err != nil || whole != nil {
+		return err
+	}
+	return r.keepAccepted(ctx, p, moved, inv)
+}
+
+// ask gives what the gates say: their verdicts, the keys that they hold, and
+// the hold on everything if there is one.
+func (r *Reconciler) ask(ctx context.Context, p *Plan) (verdicts []Verdict, blocked map[Key]Held, whole *Held, err error) {
+	blocked = map[Key]Held{}
 	for _, g := range r.opts.Gates {
 		v, err := g.Review(ctx, p)
+		v.Gate = cmp.Or(v.Gate, fmt.Sprintf("%T", g))
 		if err != nil {
 			if ctx.Err() != nil {
-				return ctx.Err()
+				return nil, nil, nil, ctx.Err()
 			}
-			v.Gate = cmp.Or(v.Gate, fmt.Sprintf("%T", g))
-			v.Objections = append(v.Objections, Objection{Decision: Hold, Message: "gate failed: " + err.Error()})
+			v.Objections = append(slices.Clone(v.Objections), Objection{Decision: Hold, Message: "gate failed: " + err.Error()})
 		}
-		p.Verdicts = append(p.Verdicts, v)
+		verdicts = append(verdicts, v)
 		for _, o := range v.Objections {
-			if o.Decision != Hold && o.Decision != Deny {
-				continue
+			if o.Decision == Allow || o.Decision == Warn {
+				continue // every other word, known or not, is no leave
 			}
 			h := Held{By: v.Gate, Reason: o.Message}
 			if o.Origin.Path != "" {
@@ -253,85 +349,170 @@ func (r *Reconciler) review(ctx context.Context, p *Plan, live *State, inv *Inve
 			}
 		}
 	}
-	if whole == nil && len(blocked) == 0 {
+	return verdicts, blocked, whole, nil
+}
+
+// keepAccepted adds the changes that keep held resources as they were last
+// accepted. The gates are asked about these, too, in a plan of their own: a
+// window that is closed and a pause hold every write, and a policy may have
+// become stricter than what it once let pass.
+func (r *Reconciler) keepAccepted(ctx context.Context, p *Plan, moved []Change, inv *Inventory) error {
+	accepted := map[Key]Resource{}
+	deps := map[Key][]Key{}
+	var back []Change
+	for _, c := range moved {
+		item, ok := inv.Items[c.Key]
+		want, declared := p.desired.Get(c.Key)
+		if !ok || !declared || item.Applied == nil || sameObject(item.Applied, want.Object) {
+			continue // nothing else was ever accepted
+		}
+		last := Resource{Key: c.Key, Object: item.Applied, Origin: item.Origin}
+		accepted[c.Key] = last
+		fix, changed, err := r.rules.change(last, p.live, inv)
+		if err != nil || !changed {
+			continue
+		}
+		fix.Reason = "kept as last accepted: " + cmp.Or(fieldNames(fix.Fields), "it is missing")
+		fix.Cause = DriftDetected
+		back = append(back, fix)
+		if k := (Key{Kind: "Namespace", Name: c.Key.Namespace}); k.Name != "" {
+			deps[c.Key] = []Key{k}
+		}
+	}
+	if len(back) == 0 {
 		return nil
 	}
-	var keep []Change
-	for c := range p.Changes() {
-		h, bad := blocked[c.Key]
-		if !bad && whole != nil {
-			h, bad = *whole, true
+	var list []Resource
+	for res := range p.desired.All() {
+		if last, ok := accepted[res.Key]; ok {
+			res = last
 		}
-		if !bad {
-			for _, k := range c.DependsOn {
-				// Waves come in dependency order, so what c depends on has
-				// been looked at already.
-				if _, ok := blocked[k]; ok {
-					h, bad = Held{By: blocked[k].By, Reason: "it depends on " + k.String() + ", which is held"}, true
-					break
-				}
-			}
-		}
-		if !bad {
-			keep = append(keep, c)
-			continue
-		}
-		blocked[c.Key] = h
-		h.Change = c
-		p.Held = append(p.Held, h)
-		if whole != nil {
-			continue
-		}
-		// The resource is kept as it was last accepted.
-		if item, ok := inv.Items[c.Key]; ok && item.Applied != nil && c.Action != Delete {
-			last := Resource{Key: c.Key, Object: item.Applied, Origin: item.Origin}
-			back, changed, err := r.rules.change(last, live, inv)
-			if err == nil && changed {
-				keep = append(keep, back)
-			}
-		}
+		list = append(list, res)
 	}
-	var err error
-	p.Waves, err = order(keep)
+	desired, err := NewState(p.Revision, list)
+	if err != nil {
+		return err
+	}
+	q := &Plan{Target: p.Target, Revision: p.Revision, Made: p.Made, desired: desired, live: p.live, deps: deps}
+	if q.Waves, err = order(back, deps); err != nil {
+		return err
+	}
+	_, blocked, whole, err := r.ask(ctx, q)
+	if err != nil {
+		return err
+	}
+	if _, err := q.hold(blocked, whole); err != nil {
+		return err
+	}
+	all := slices.Collect(p.Changes())
+	p.kept = map[Key]struct{}{}
+	for c := range q.Changes() {
+		p.kept[c.Key] = struct{}{}
+		p.deps[c.Key] = deps[c.Key]
+		all = append(all, c)
+	}
+	p.Waves, err = order(all, p.deps)
 	return err
 }
 
-// Apply carries out a plan that [Reconciler.Plan] made. It is refused with
-// [ErrStale] if the source has moved to another revision since; a live object
-// that has moved fails its own change with [ErrConflict]. The error is the
-// Result's, or tells why nothing could be done at all, with a nil Result.
+// Apply carries out a plan that [Reconciler.Plan] made, or a part of it. It is
+// refused with [ErrStale] if the source has moved since; a live object that
+// has moved fails its own change with [ErrConflict]. A plan that was read from
+// JSON is made once more, gates included, and refused with [ErrStale] unless
+// both ask for the same. The error is the Result's, or tells why nothing
+// could be done at all, with a nil Result.
 func (r *Reconciler) Apply(ctx context.Context, p *Plan) (*Result, error) {
+	if p == nil {
+		return nil, fmt.Errorf("reconcile: apply: plan is nil: %w", ErrInvalid)
+	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	desired, err := r.opts.Source.Fetch(ctx)
-	if err != nil {
-		return nil, &Error{Op: "fetch desired state", Err: err}
+	if p.Target != r.opts.Target {
+		return nil, fmt.Errorf("reconcile: apply: plan is for target %q, not %q: %w", p.Target, r.opts.Target, ErrInvalid)
 	}
-	if desired.Revision() != p.Revision {
-		return nil, fmt.Errorf("reconcile: apply: plan is for revision %s, source is at %s: %w",
-			ShortRevision(p.Revision), ShortRevision(desired.Revision()), ErrStale)
-	}
-	inv, err := r.opts.Store.Load(ctx)
+	inv, err := r.load(ctx)
 	if err != nil {
 		return nil, err
 	}
-	return r.apply(ctx, p, desired, inv)
+	if p.made {
+		err = r.current(ctx, p)
+	} else {
+		p, err = r.remade(ctx, p, inv)
+	}
+	if err != nil {
+		return nil, err
+	}
+	res, err := r.apply(ctx, p, inv)
+	r.Trigger() // a running loop looks at the outcome
+	return res, err
 }
 
-func (r *Reconciler) apply(ctx context.Context, p *Plan, desired *State, inv *Inventory) (*Result, error) {
-	inv = inv.Clone()
-	// Write ahead: what may come to exist is remembered before it does.
-	ahead := false
+// remade gives the plan that p, which was read from JSON, stands for.
+func (r *Reconciler) remade(ctx context.Context, p *Plan, inv *Inventory) (*Plan, error) {
+	again, err := r.plan(ctx, inv, nil)
+	if err != nil {
+		return nil, err
+	}
+	if again.openDigest() != p.openDigest() {
+		return nil, fmt.Errorf("reconcile: apply: plan for revision %s, made anew, asks for something else: %w",
+			ShortRevision(p.Revision), ErrStale)
+	}
+	return again, nil
+}
+
+// current makes sure that the source still declares what the plan is for.
+func (r *Reconciler) current(ctx context.Context, p *Plan) error {
+	desired, err := r.opts.Source.Fetch(ctx)
+	if err != nil {
+		return &Error{Op: "fetch desired state", Err: err}
+	}
+	if desired.Revision() != p.Revision {
+		return fmt.Errorf("reconcile: apply: plan is for revision %s, source is at %s: %w",
+			ShortRevision(p.Revision), ShortRevision(desired.Revision()), ErrStale)
+	}
+	// Revisions are opaque and may be missing, so what counts is looked at.
 	for c := range p.Changes() {
-		if _, ok := inv.Items[c.Key]; !ok && c.Action != Delete {
-			inv.Items[c.Key] = Item{Origin: c.Origin, Pending: true}
-			ahead = true
+		was, planned := p.desired.Get(c.Key)
+		is, declared := desired.Get(c.Key)
+		if planned != declared || declared && !same(was.Object, is.Object) {
+			return &Error{Op: "apply", Key: c.Key, Err: fmt.Errorf("its declaration has changed since the plan was made: %w", ErrStale)}
 		}
 	}
-	if ahead {
-		if err := r.opts.Store.Save(ctx, inv); err != nil {
+	return nil
+}
+
+func (r *Reconciler) apply(ctx context.Context, p *Plan, inv *Inventory) (*Result, error) {
+	r.dirty = true
+	next, changed := settle(p, inv)
+	if !changed {
+		next = inv.Clone()
+	}
+	// Write ahead: what may come to exist is remembered before it does, be it
+	// a resource or a field.
+	before := map[Key]Item{}
+	for c := range p.Changes() {
+		want, ok := p.desired.Get(c.Key)
+		_, kept := p.kept[c.Key]
+		item, known := next.Items[c.Key]
+		switch {
+		case c.Action == Delete || !ok:
+		case !known && c.Action == Update: // existed before, and is not pruned should this fail
+		case known && (kept || !item.Pending && same(item.Applied, want.Object)):
+		default:
+			before[c.Key] = item
+			item.Pending, item.Writing = true, want.Object
+			if !known {
+				item.Origin = want.Origin
+			}
+			next.Items[c.Key] = item
+			changed = true
+		}
+	}
+	if changed {
+		if err := r.save(ctx, next); err != nil {
 			return nil, err
 		}
+		next = next.Clone() // the store may hold on to the other
 	}
 	res := driveApply(ctx, p, r.opts.Actuator, r.opts.Retry, r.opts.Concurrency, r.opts.Clock, func(o Outcome) {
 		kind := Applied
@@ -340,72 +521,103 @@ func (r *Reconciler) apply(ctx context.Context, p *Plan, desired *State, inv *In
 		}
 		r.emit(Event{Kind: kind, Revision: p.Revision, Change: &o.Change, Err: o.Err})
 	})
+	changed = false
 	for _, o := range res.Outcomes {
-		if o.Err != nil {
+		k := o.Change.Key
+		_, kept := p.kept[k]
+		want, declared := p.desired.Get(k)
+		item, known := next.Items[k]
+		switch {
+		case o.Err != nil:
+			if hopelessError(o.Err) {
+				r.gaveUp[k] = hopeless{inputOf(o.Change), o.Err}
+			}
+			// What certainly was not written is taken back.
+			if old, ahead := before[k]; ahead && (o.Attempts == 0 || o.Attempts == 1 && final(o.Err)) {
+				changed = true
+				if old.Applied == nil && !old.Pending {
+					delete(next.Items, k)
+				} else {
+					next.Items[k] = old
+				}
+			}
 			continue
+		case o.Change.Action == Delete:
+			if known {
+				delete(next.Items, k)
+				changed = true
+			}
+		case declared && !kept: // a change back leaves the inventory as it is
+			// What was asked for, ceded fields included, is the next base.
+			if !known || !recorded(item, want) {
+				next.Items[k] = Item{Applied: want.Object, Origin: want.Origin}
+				changed = true
+			}
 		}
-		if o.Change.Action == Delete {
-			delete(inv.Items, o.Change.Key)
-			continue
-		}
-		// What was asked for, ceded fields included, is the next base. A
-		// change back to the last accepted declaration leaves that in place.
-		if want, ok := desired.Get(o.Change.Key); ok && o.Change.Origin == want.Origin {
-			inv.Items[o.Change.Key] = Item{Applied: want.Object, Origin: want.Origin}
-		}
+		delete(r.gaveUp, k)
 	}
-	// The outcome is recorded even when the caller has just gone away.
-	if err := r.opts.Store.Save(context.WithoutCancel(ctx), inv); err != nil {
-		return res, errors.Join(res.Err(), err)
+	if changed {
+		// The outcome is recorded even when the caller has just gone away.
+		if err := r.save(context.WithoutCancel(ctx), next); err != nil {
+			return res, errors.Join(res.Err(), err)
+		}
 	}
 	return res, res.Err()
 }
 
-// settle records in the inventory what is as declared already, and forgets
-// what is neither declared nor live.
-func (r *Reconciler) settle(ctx context.Context, p *Plan, s *snapshot) error {
-	open := map[Key]bool{}
-	for c := range p.Changes() {
-		open[c.Key] = true
-	}
-	for _, h := range p.Held {
-		open[h.Change.Key] = true
-	}
-	var next *Inventory
+// recorded tells whether an item says what a declaration does.
+func recorded(item Item, want Resource) bool {
+	a, b := item.Origin, want.Origin
+	a.Revision, b.Revision = "", "" // or every commit would rewrite everything
+	return !item.Pending && a == b && same(item.Applied, want.Object)
+}
+
+// settle gives an inventory in which what is as declared is recorded, and
+// what is neither declared nor live is forgotten, and whether that is another
+// one than inv.
+func settle(p *Plan, inv *Inventory) (next *Inventory, changed bool) {
+	next = inv
 	edit := func() *Inventory {
-		if next == nil {
-			next = s.inv.Clone()
+		if !changed {
+			next, changed = inv.Clone(), true
 		}
 		return next
 	}
-	for want := range s.desired.All() {
-		item, ok := s.inv.Items[want.Key]
-		if open[want.Key] || ok && !item.Pending && item.Origin == want.Origin {
+	open := map[Key]struct{}{}
+	for c := range p.Changes() {
+		open[c.Key] = struct{}{}
+	}
+	for _, h := range p.Held {
+		open[h.Change.Key] = struct{}{}
+	}
+	for want := range p.desired.All() {
+		if len(open) > 0 {
+			if _, ok := open[want.Key]; ok {
+				continue
+			}
+		}
+		if item, ok := inv.Items[want.Key]; !ok || !recorded(item, want) {
+			edit().Items[want.Key] = Item{Applied: want.Object, Origin: want.Origin}
+		}
+	}
+	for k := range inv.Items {
+		if _, declared := p.desired.Get(k); declared {
 			continue
 		}
-		edit().Items[want.Key] = Item{Applied: want.Object, Origin: want.Origin}
-	}
-	for k := range s.inv.Items {
-		_, declared := s.desired.Get(k)
-		_, exists := s.live.Get(k)
-		if !declared && !exists {
+		if _, exists := p.live.Get(k); !exists {
 			delete(edit().Items, k)
 		}
 	}
-	if next == nil {
-		return nil
-	}
-	if err := r.opts.Store.Save(ctx, next); err != nil {
-		return err
-	}
-	s.inv = next
-	return nil
+	return next, changed
 }
 
 // Run keeps the target as declared until ctx ends, and returns ctx's error.
 // It looks at once, at each [Reconciler.Trigger], when a [Watcher] tells of a
-// live change, and at the latest every Options.Interval. A round that fails
-// is reported to the Observer and tried again.
+// live change, again after it changed something, and at the latest every
+// Options.Interval. A round that fails is reported to the Observer and tried
+// again after a pause that grows as Options.Retry says; so does the pause
+// between rounds that each find something to change, lest a fight with
+// another writer becomes a storm.
 func (r *Reconciler) Run(ctx context.Context) error {
 	var wg sync.WaitGroup
 	defer wg.Wait()
@@ -414,28 +626,45 @@ func (r *Reconciler) Run(ctx context.Context) error {
 		defer cancel()
 		wg.Go(func() { r.watch(ctx, w) })
 	}
-	for failures := 0; ; {
-		_, err := r.Sync(ctx)
-		wait := r.opts.Interval
-		if err != nil && ctx.Err() == nil {
-			failures++
-			wait = min(wait, r.opts.Retry.pause(Key{Kind: "Cycle", Name: r.opts.Target}, failures))
+	r.mu.Lock()
+	r.inv = nil // another process may have had its turn
+	r.mu.Unlock()
+	// quick is how many rounds in a row may be restless, that is find
+	// something to change or fail, before live changes have to wait.
+	const quick = 3
+	for restless := 0; ctx.Err() == nil; {
+		p, err := r.Sync(ctx)
+		wait, stir := r.opts.Interval, r.stir
+		if err == nil && p.Len() == 0 {
+			restless = 0
 		} else {
-			failures = 0
+			restless++
+			pause := func(n int) time.Duration {
+				return min(wait, r.opts.Retry.pause(Key{Kind: "Cycle", Name: r.opts.Target}, n))
+			}
+			switch {
+			case restless > quick:
+				wait, stir = pause(restless-quick), nil
+			case err != nil:
+				wait = pause(restless)
+			default:
+				continue // look at what was done
+			}
 		}
 		select {
 		case <-ctx.Done():
-			return ctx.Err()
 		case <-r.poke:
+		case <-stir:
 		case <-r.opts.Clock.After(wait):
 		}
 	}
+	return ctx.Err()
 }
 
 // watch keeps a watch going until ctx ends.
 func (r *Reconciler) watch(ctx context.Context, w Watcher) {
 	for n := 1; ctx.Err() == nil; n++ {
-		err := w.Watch(ctx, func(Key) { r.Trigger() })
+		err := w.Watch(ctx, func(Key) { n = 1; nudge(r.stir) })
 		if ctx.Err() != nil {
 			return
 		}
@@ -443,37 +672,44 @@ func (r *Reconciler) watch(ctx context.Context, w Watcher) {
 		select {
 		case <-ctx.Done():
 		case <-r.opts.Clock.After(r.opts.Retry.pause(Key{Kind: "Watch", Name: r.opts.Target}, n)):
-			r.Trigger()
+			nudge(r.stir)
 		}
 	}
 }
 
 // Sync is one round of [Reconciler.Run]: plan and apply. It gives the plan
-// that it applied; the error tells what could not be done.
+// that it applied; the error tells what could not be done. Rounds keep the
+// inventory in memory and read it from the Store at the first one, at the
+// start of Run, and after a failed save.
 func (r *Reconciler) Sync(ctx context.Context) (*Plan, error) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	p, err := r.round(ctx)
-	if err != nil && ctx.Err() == nil {
-		r.emit(Event{Kind: CycleFailed, Err: err})
+	p, res, err := r.round(ctx)
+	if err != nil && ctx.Err() == nil && (res == nil || r.inv == nil) {
+		r.dirty = true
+		r.emit(Event{Kind: CycleFailed, Revision: r.revision, Err: err})
 	}
 	return p, err
 }
 
-func (r *Reconciler) round(ctx context.Context) (*Plan, error) {
-	p, s, err := r.plan(ctx)
-	if err != nil {
-		return nil, err
+func (r *Reconciler) round(ctx context.Context) (*Plan, *Result, error) {
+	inv := r.inv
+	if inv == nil {
+		var err error
+		if inv, err = r.load(ctx); err != nil {
+			return nil, nil, err
+		}
 	}
-	if p.Revision != r.revision {
-		r.revision = p.Revision
+	p, err := r.plan(ctx, inv, r.gaveUp)
+	if err != nil {
+		return nil, nil, err
+	}
+	if p.Revision != r.revision || !r.started {
+		r.revision, r.started = p.Revision, true
 		r.dirty = true
 		r.emit(Event{Kind: RevisionSeen, Revision: p.Revision})
 	}
-	r.reportHealth(ctx, s)
-	if err := r.settle(ctx, p, s); err != nil {
-		return p, err
-	}
+	r.reportHealth(ctx, p)
 	held := heldNames(p)
 	if p.Len() > 0 || held != r.held {
 		if !p.Empty() {
@@ -483,16 +719,25 @@ func (r *Reconciler) round(ctx context.Context) (*Plan, error) {
 		r.dirty = true
 	}
 	if p.Len() > 0 {
-		_, err := r.apply(ctx, p, s.desired, s.inv)
-		// What was applied is looked at once more, soon.
-		r.Trigger()
-		return p, err
+		res, err := r.apply(ctx, p, inv)
+		return p, res, err
 	}
-	if r.dirty && p.Empty() {
-		r.dirty = false
-		r.emit(Event{Kind: Synced, Revision: p.Revision})
+	if !r.calm.of(p) || inv != r.calm.inv {
+		if next, changed := settle(p, inv); changed {
+			if err := r.save(ctx, next); err != nil {
+				return p, nil, err
+			}
+			inv = next
+		}
 	}
-	return p, nil
+	if p.Empty() {
+		r.calm = calm{p, inv}
+		if r.dirty {
+			r.dirty = false
+			r.emit(Event{Kind: Synced, Revision: p.Revision})
+		}
+	}
+	return p, nil, nil
 }
 
 func heldNames(p *Plan) string {
@@ -503,12 +748,14 @@ func heldNames(p *Plan) string {
 	return s
 }
 
-func (r *Reconciler) reportHealth(ctx context.Context, s *snapshot) {
+func (r *Reconciler) reportHealth(ctx context.Context, p *Plan) {
 	checker, _ := r.opts.Actuator.(HealthChecker)
-	seen := make(map[Key]Health, s.desired.Len())
-	for want := range s.desired.All() {
+	if checker == nil && r.calm.of(p) {
+		return // as reported
+	}
+	for want := range p.desired.All() {
 		h := Health{Status: Missing}
-		if have, ok := s.live.Get(want.Key); ok {
+		if have, ok := p.live.Get(want.Key); ok {
 			h = have.Health
 			if checker != nil {
 				h = checker.CheckHealth(ctx, have)
@@ -516,12 +763,18 @@ func (r *Reconciler) reportHealth(ctx context.Context, s *snapshot) {
 				h = CheckHealth(have.Object)
 			}
 		}
-		seen[want.Key] = h
-		if r.health[want.Key].Status != h.Status {
-			r.emit(Event{Kind: HealthChanged, Revision: s.desired.Revision(), Key: want.Key, Health: h})
+		last, known := r.health[want.Key]
+		if known && last == h {
+			continue
+		}
+		r.health[want.Key] = h
+		if last.Status != h.Status {
+			r.emit(Event{Kind: HealthChanged, Revision: p.Revision, Key: want.Key, Health: h})
 		}
 	}
-	r.health = seen
+	if len(r.health) > p.desired.Len() {
+		maps.DeleteFunc(r.health, func(k Key, _ Health) bool { _, ok := p.desired.Get(k); return !ok })
+	}
 }
 
 func (r *Reconciler) emit(e Event) {

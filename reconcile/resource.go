@@ -81,6 +81,9 @@ type Position struct {
 // resource's.
 func (r Resource) Locate(path string) Origin {
 	o := r.Origin
+	if len(r.Fields) == 0 {
+		return o
+	}
 	for p := path; p != ""; p = parentPath(p) {
 		if pos, ok := r.Fields[p]; ok {
 			o.Line, o.Column = pos.Line, pos.Column

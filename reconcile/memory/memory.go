@@ -23,6 +23,7 @@ type Target struct {
 	Health func(reconcile.Resource) reconcile.Health
 
 	mu       sync.Mutex
+	state    *reconcile.State // what Observe gives while nothing changes
 	objects  map[reconcile.Key]stored
 	version  uint64
 	applied  []reconcile.Change
@@ -51,6 +52,10 @@ func (t *Target) Observe(ctx context.Context) (*reconcile.State, error) {
 		return nil, err
 	}
 	t.mu.Lock()
+	if t.state != nil && t.Health == nil {
+		defer t.mu.Unlock()
+		return t.state, nil
+	}
 	list := make([]reconcile.Resource, 0, len(t.objects))
 	for k, s := range t.objects {
 		list = append(list, reconcile.Resource{Key: k, Object: s.object, Version: strconv.FormatUint(s.version, 10)})
@@ -64,7 +69,16 @@ func (t *Target) Observe(ctx context.Context) (*reconcile.State, error) {
 			list[i].Health = reconcile.CheckHealth(r.Object)
 		}
 	}
-	return reconcile.NewState(strconv.FormatUint(version, 10), list)
+	state, err := reconcile.NewState(strconv.FormatUint(version, 10), list)
+	if err != nil {
+		return nil, err
+	}
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if version == t.version {
+		t.state = state
+	}
+	return state, nil
 }
 
 // Apply implements [reconcile.Actuator]. Stored objects are never changed in
@@ -126,6 +140,7 @@ func (t *Target) change(ctx context.Context, c reconcile.Change, dry bool) error
 // store puts or, with a nil object, removes; the caller holds the lock.
 func (t *Target) store(k reconcile.Key, object map[string]any) {
 	t.version++
+	t.state = nil
 	if object == nil {
 		delete(t.objects, k)
 	} else {
@@ -176,7 +191,8 @@ func (t *Target) Watch(ctx context.Context, changed func(reconcile.Key)) error {
 // Edit changes one live object behind the reconciler's back, as a person
 // with access to the platform would. edit gets a copy that it may change and
 // returns the new object; nil deletes it. A missing object is passed as nil.
-// It returns the error of an object that has no valid key.
+// edit is called under the Target's lock and must not use it. An object
+// without a valid key, or with another one, is refused.
 func (t *Target) Edit(k reconcile.Key, edit func(object map[string]any) map[string]any) error {
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -190,7 +206,7 @@ func (t *Target) Edit(k reconcile.Key, edit func(object map[string]any) map[stri
 			return fmt.Errorf("memory: edit of %s gave %s: %w", k, got, reconcile.ErrInvalid)
 		}
 	}
-	t.store(k, next)
+	t.store(k, reconcile.CloneObject(next))
 	return nil
 }
 
