@@ -7,6 +7,7 @@ import (
 	"math"
 	"math/rand/v2"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -225,6 +226,28 @@ func TestMonitorOneOutageOneIncident(t *testing.T) {
 	}
 	if diff := cmp.Diff(events, outage(t, newMonitor())); diff != "" {
 		t.Errorf("a second run differs (-first +second):\n%s", diff)
+	}
+}
+
+func TestMonitorConcurrentUse(t *testing.T) {
+	m := newMonitor()
+	var wg sync.WaitGroup
+	for k := range 4 {
+		wg.Go(func() {
+			id := anomaly.SeriesID{Service: fmt.Sprintf("s%d", k), Metric: "error_ratio"}
+			for i := range 200 {
+				if _, err := m.Observe(t0.Add(time.Duration(i)*time.Second), id, float64(i/100)); err != nil {
+					t.Error(err)
+				}
+				m.Active(id)
+				m.Latest(id)
+				m.Incidents()
+			}
+		})
+	}
+	wg.Wait()
+	if n := len(m.Alerts()); n != 4 {
+		t.Errorf("%d alerts, want 4", n)
 	}
 }
 

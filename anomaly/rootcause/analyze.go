@@ -221,6 +221,7 @@ type service struct {
 	instance string
 	path     []string
 	explains []string // callees that explain it
+	gone     bool     // fell silent while a caller was off
 }
 
 // canonical puts everything into an order that depends on content alone.

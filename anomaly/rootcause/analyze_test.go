@@ -64,6 +64,65 @@ func TestShopNamesTheCulprit(t *testing.T) {
 	}
 }
 
+// One of three replicas breaks: the service is named, and the replica.
+func TestShopNamesTheInstance(t *testing.T) {
+	right, all := 0, 0
+	for seed := range uint64(6) {
+		rng := rand.New(rand.NewPCG(seed, 25))
+		for k, culprit := range shopServices {
+			f := fault{service: culprit, instance: 1 + rng.IntN(3)}
+			if k%2 == 0 {
+				f.errors = 0.6
+			} else {
+				f.extraMS = 120
+			}
+			s := &shop{rng: rng, fault: f, demand: 60, split: 3, self: seed%2 == 0}
+			r := analyze(t, s.input(50, 8, 0))
+			all++
+			if len(r.Services) > 0 && r.Services[0].Service == culprit && r.Services[0].Instance == instanceName(culprit, f.instance) && r.Class == rootcause.Restart {
+				right++
+			} else if testing.Verbose() {
+				t.Logf("seed %d %+v: %s %+v", seed, f, r.Why, r.Services)
+			}
+		}
+	}
+	t.Logf("instance named in %d of %d", right, all)
+	if right*20 < all*19 {
+		t.Errorf("instance named in %d of %d, want at least 19 of 20", right, all)
+	}
+}
+
+// A service that falls silent while its callers fail is to blame; one that is
+// merely not called any more, or whose silence harms nobody, is not.
+func TestSilentService(t *testing.T) {
+	for seed := range uint64(10) {
+		silent := func(culprit, gone string, metrics ...string) *rootcause.Report {
+			s := &shop{rng: rand.New(rand.NewPCG(seed, 26)), fault: fault{service: culprit, errors: 1}, demand: 30}
+			in := s.input(50, 8, 0)
+			for _, m := range in.Metrics {
+				if m.Service == gone && (len(metrics) == 0 || slices.Contains(metrics, m.Name)) {
+					for i := 50; i < len(m.Values); i++ {
+						m.Values[i] = math.NaN()
+					}
+				}
+			}
+			return analyze(t, in)
+		}
+		if r := silent("payment", "payment"); r.Services[0].Service != "payment" || !strings.Contains(r.Why, "payment reports nothing since 10:00:50") {
+			t.Errorf("seed %d: payment is gone: %s", seed, r.Why)
+		}
+		if r := silent("checkout", "payment", "error_ratio", "latency_ms"); r.Services[0].Service != "checkout" {
+			t.Errorf("seed %d: payment is not called: %s", seed, r.Why)
+		}
+		if r := silent("payment", "cart"); r.Services[0].Service != "payment" {
+			t.Errorf("seed %d: cart is gone too: %s", seed, r.Why)
+		}
+		if r := silent("nobody", "cart"); len(r.Services) != 0 {
+			t.Errorf("seed %d: cart is gone and nobody minds: %s", seed, r.Why)
+		}
+	}
+}
+
 // With nothing wrong, nothing is blamed.
 func TestShopQuiet(t *testing.T) {
 	named := 0

@@ -9,7 +9,8 @@
 // service is relieved of what its callees explain of its deviation, and they
 // are charged with it: symptoms run from callee to caller, so blame runs
 // against them. Metrics that leave callees out (self_ms, self_error_ratio)
-// sharpen this and are not needed. Changes before the onset are weighed by
+// sharpen this and are not needed. A service that reports nothing any more
+// while its callers are off is charged with what they show. Changes before the onset are weighed by
 // time, by what they touched and by which fields they changed.
 //
 // # Guarantees

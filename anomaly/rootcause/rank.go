@@ -40,6 +40,20 @@ func (s *analysis) rankServices() {
 		}
 	}
 	for _, v := range s.services {
+		// The dead report nothing; what they did shows at their callers.
+		if !s.silent(v) {
+			continue
+		}
+		for _, c := range v.callers {
+			caller := s.services[c]
+			off := max(caller.dev[errorKind], caller.dev[successKind], caller.dev[latencyKind])
+			if off >= s.opts.MinScore {
+				v.gone = true
+				v.dev[errorKind] = max(v.dev[errorKind], off)
+			}
+		}
+	}
+	for _, v := range s.services {
 		s.explain(v)
 	}
 	s.flow()
@@ -48,7 +62,7 @@ func (s *analysis) rankServices() {
 		if s.target >= 0 && len(s.in.Graph) > 0 && !reach[i] {
 			v.score *= unreachable
 		}
-		if slices.ContainsFunc(v.metrics, func(m *metric) bool { return m.weighted >= s.opts.MinScore }) {
+		if v.gone || slices.ContainsFunc(v.metrics, func(m *metric) bool { return m.weighted >= s.opts.MinScore }) {
 			s.rankedServices = append(s.rankedServices, v)
 		}
 	}
@@ -69,6 +83,29 @@ func (s *analysis) rankServices() {
 	if len(s.rankedServices) > 0 {
 		s.demand = s.demanded(s.rankedServices[0])
 	}
+}
+
+// silent tells whether a service reported before onset and nothing after it.
+// A ratio or a latency alone proves nothing: they are missing as well where
+// there are merely no requests.
+func (s *analysis) silent(v *service) bool {
+	alive := false
+	for _, m := range v.metrics {
+		if slices.ContainsFunc(m.Values[s.to:], usable) {
+			return false
+		}
+		switch m.kind {
+		case demandKind, memoryKind, cpuKind, saturationKind:
+			n := 0
+			for _, x := range m.Values[:s.from] {
+				if usable(x) {
+					n++
+				}
+			}
+			alive = alive || n >= minBefore && 2*n >= s.from
+		}
+	}
+	return alive && s.rows-s.to >= minAfter
 }
 
 // explain finds what of a service's deviation its callees explain.

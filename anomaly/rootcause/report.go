@@ -59,6 +59,9 @@ func (s *analysis) listed(v *service) []*metric {
 func (s *analysis) evidence(v *service) []string {
 	var lines []string
 	since := clock(s.time(s.onset))
+	if v.gone {
+		lines = append(lines, fmt.Sprintf("%s reports nothing since %s, while its callers are off", v.name, since))
+	}
 	for _, m := range s.listed(v) {
 		if m.weighted < s.opts.MinScore || len(lines) == 3 {
 			break

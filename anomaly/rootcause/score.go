@@ -89,7 +89,7 @@ func (s *analysis) findOnset(ctx context.Context) error {
 	given := s.rows / 2
 	reach := s.rows
 	if !s.in.Onset.IsZero() {
-		given = int(s.in.Onset.Sub(s.in.Start) / s.in.Step)
+		given = max(0, min(int(s.in.Onset.Sub(s.in.Start)/s.in.Step), s.rows))
 		reach = 0
 		if s.opts.OnsetWindow > 0 {
 			reach = int(min(max(int64(s.opts.OnsetWindow/s.in.Step), 8), int64(s.rows)))

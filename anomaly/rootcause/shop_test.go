@@ -1,6 +1,7 @@
 package rootcause_test
 
 import (
+	"fmt"
 	"math"
 	"math/rand/v2"
 	"slices"
@@ -62,16 +63,31 @@ type stat struct {
 	ms, selfMS     []float64
 }
 
+func (s *stat) ratio(k int) float64 {
+	if s.n == 0 {
+		return math.NaN()
+	}
+	return float64(k) / float64(s.n)
+}
+
 func (s *shop) call(name string) (ms float64, failed bool) {
 	st := s.stats[name]
+	sts := []*stat{st}
+	instance := 0
+	if s.split > 0 {
+		instance = 1 + st.n%s.split
+		sts = append(sts, s.stats[instanceName(name, instance)])
+	}
 	own := 3 * math.Exp(0.4*s.rng.NormFloat64())
 	broken := false
-	if s.active && s.fault.service == name {
+	if s.active && s.fault.service == name && (s.fault.instance == 0 || s.fault.instance == instance) {
 		own += s.fault.extraMS * (0.7 + 0.6*s.rng.Float64())
 		broken = s.rng.Float64() < s.fault.errors
 	}
 	broken = broken || s.rng.Float64() < 0.001
-	st.n++
+	for _, st := range sts {
+		st.n++
+	}
 	ms = own
 	if !broken {
 		for _, c := range calls[name] {
@@ -86,17 +102,21 @@ func (s *shop) call(name string) (ms float64, failed bool) {
 			}
 		}
 	}
-	if broken {
-		st.own++
-		failed = true
+	failed = failed || broken
+	for _, st := range sts {
+		if broken {
+			st.own++
+		}
+		if failed {
+			st.errors++
+		}
+		st.ms = append(st.ms, ms)
+		st.selfMS = append(st.selfMS, own)
 	}
-	if failed {
-		st.errors++
-	}
-	st.ms = append(st.ms, ms)
-	st.selfMS = append(st.selfMS, own)
 	return ms, failed
 }
+
+func instanceName(service string, i int) string { return fmt.Sprintf("%s-%d", service, i) }
 
 func p90(v []float64) float64 {
 	if len(v) == 0 {
@@ -107,9 +127,10 @@ func p90(v []float64) float64 {
 }
 
 func (s *shop) input(before, after, late int) rootcause.Input {
-	values := map[[2]string][]float64{}
+	values := map[[3]string][]float64{}
+	instance := ""
 	add := func(service, metric string, v float64) {
-		k := [2]string{service, metric}
+		k := [3]string{service, metric, instance}
 		values[k] = append(values[k], v)
 	}
 	memory := map[string]float64{}
@@ -118,6 +139,9 @@ func (s *shop) input(before, after, late int) rootcause.Input {
 		s.stats = map[string]*stat{}
 		for _, n := range shopServices {
 			s.stats[n] = &stat{}
+			for i := range s.split {
+				s.stats[instanceName(n, i+1)] = &stat{}
+			}
 		}
 		n := int(s.demand * (1 + 0.3*math.Sin(float64(row)/40) + 0.1*s.rng.NormFloat64()))
 		for range max(n, 1) {
@@ -125,20 +149,21 @@ func (s *shop) input(before, after, late int) rootcause.Input {
 		}
 		for _, name := range shopServices {
 			st := s.stats[name]
-			ratio := func(k int) float64 {
-				if st.n == 0 {
-					return math.NaN()
-				}
-				return float64(k) / float64(st.n)
+			for i := range s.split {
+				instance = instanceName(name, i+1)
+				add(name, "error_ratio", s.stats[instance].ratio(s.stats[instance].errors))
+				add(name, "latency_ms", p90(s.stats[instance].ms))
+				add(name, "memory_mb", 80+s.rng.NormFloat64())
 			}
+			instance = ""
 			memory[name] = 0.9*memory[name] + s.rng.NormFloat64()
 			add(name, "request_rate", float64(st.n))
-			add(name, "error_ratio", ratio(st.errors))
+			add(name, "error_ratio", st.ratio(st.errors))
 			add(name, "latency_ms", p90(st.ms))
 			add(name, "memory_mb", 80+memory[name])
 			add(name, "busy", min(1, float64(st.n)*0.01+0.02*s.rng.Float64()))
 			if s.self {
-				add(name, "self_error_ratio", ratio(st.own))
+				add(name, "self_error_ratio", st.ratio(st.own))
 				add(name, "self_ms", p90(st.selfMS))
 			}
 		}
@@ -149,7 +174,7 @@ func (s *shop) input(before, after, late int) rootcause.Input {
 		Target: anomaly.SeriesID{Service: "frontend", Metric: "error_ratio"},
 	}
 	for k, v := range values {
-		in.Metrics = append(in.Metrics, rootcause.Metric{Service: k[0], Name: k[1], Values: v})
+		in.Metrics = append(in.Metrics, rootcause.Metric{Service: k[0], Name: k[1], Instance: k[2], Values: v})
 	}
 	return in
 }
