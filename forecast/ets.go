@@ -182,7 +182,7 @@ func (s *smoothing) path(mean, deviation []float64, sigma float64) {
 			sum = min(sum+float64(c*c), huge)
 		}
 		if s.trending {
-			power *= s.phi
+			power = float64(power * s.phi)
 			trend += power
 		}
 		mean[h] = s.level + float64(trend*s.trend)
@@ -217,11 +217,11 @@ func (s *smoothing) growth(h int, level float64) float64 {
 		}
 		c := s.alpha
 		if s.trending {
-			power *= s.phi
+			power = float64(power * s.phi)
 			trend += power
 			c += float64(s.beta * trend)
 		}
-		c *= target / max(s.season[from], tiny)
+		c = float64(c * target / max(s.season[from], tiny))
 		if j%m == 0 && math.Abs(s.level) > tiny {
 			c += float64(s.gamma * level / s.level)
 		}
@@ -349,7 +349,7 @@ func (f *etsFitted) startSeason(m ETS, values []float64) bool {
 		means[c] /= float64(n)
 	}
 	slope := (means[cycles-1] - means[0]) / float64((cycles-1)*period)
-	centre := float64(period-1) / 2
+	centre := float64(float64(period-1) / 2)
 	line := func(t int) float64 { return means[0] + float64(slope*(float64(t)-centre)) }
 
 	profile := make([]float64, period)

@@ -59,14 +59,14 @@ func SMAPE(actual, forecast []float64) float64 {
 	var m mean
 	for i := range min(len(actual), len(forecast)) {
 		// Halves, so that the sum of two large values is finite.
-		a, f := actual[i]/2, forecast[i]/2
+		a, f := float64(actual[i]/2), float64(forecast[i]/2)
 		d, sum := math.Abs(a-f), math.Abs(a)+math.Abs(f)
 		switch {
 		case d != d:
 		case sum == 0:
 			m.add(0)
 		default:
-			m.add(200 * (d / sum))
+			m.add(float64(200 * (d / sum)))
 		}
 	}
 	return m.of()
@@ -82,9 +82,9 @@ func Pinball(actual, quantile []float64, level float64) float64 {
 		d := actual[i] - quantile[i]
 		switch {
 		case d >= 0:
-			m.add(level * d)
+			m.add(float64(level * d))
 		case d < 0:
-			m.add((level - 1) * d)
+			m.add(float64((level - 1) * d))
 		}
 	}
 	return m.of()
@@ -102,7 +102,7 @@ func WeightedQuantileLoss(actual []float64, quantiles [][]float64, levels []floa
 		}
 	}
 	for i := range min(len(levels), len(quantiles)) {
-		loss.add(2 * Pinball(actual, quantiles[i], levels[i]))
+		loss.add(float64(2 * Pinball(actual, quantiles[i], levels[i])))
 	}
 	if size.n == 0 || size.value == 0 {
 		return math.NaN()

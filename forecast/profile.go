@@ -360,7 +360,7 @@ func (f *profile) correct(pos int, y float64, learn bool) {
 		}
 	}
 	if e := &f.anchors[0].errors; e.len() >= 16 {
-		reach := outlier * float64(e.spread()*f.unit(expect))
+		reach := float64(outlier * e.spread() * f.unit(expect))
 		if math.Abs(y-expect) <= reach {
 			f.far = 0
 		} else if f.far++; f.far < patience {

@@ -70,7 +70,7 @@ func (r *residuals) spread() float64 {
 		}
 		return 1.2533141373155001 * (sum / float64(n))
 	}
-	return (r.at(0.75*float64(n-1)) - r.at(0.25*float64(n-1))) / 1.3489795003921634
+	return (r.at(float64(0.75*float64(n-1))) - r.at(float64(0.25*float64(n-1)))) / 1.3489795003921634
 }
 
 // at interpolates the order statistics at a position in [0, n-1].
@@ -91,7 +91,7 @@ func (r *residuals) quantile(p float64) float64 {
 	if n == 0 {
 		return 0
 	}
-	pos := p*(n+1) - 1
+	pos := float64(p*(n+1)) - 1
 	switch {
 	case pos < 0:
 		return r.sorted[0] + float64(r.spread()*(normal(p)-normal(1/(n+1))))
