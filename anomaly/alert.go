@@ -257,7 +257,7 @@ func (a *Alerter) Step(t time.Time, id SeriesID, x float64, r Result) (Event, bo
 	s.last = sample{t, x, r}
 	unusual := r.Ready && r.Score > 1
 	if r.Relearned {
-		return a.relearned(s, t, id)
+		return a.relearned(s, t)
 	}
 	if !r.Ready || !unusual && math.IsNaN(x) {
 		return Event{}, false
@@ -341,7 +341,7 @@ func (a *Alerter) usual(s *tracked, t time.Time) (Event, bool) {
 	return a.clear(s, t, "back to normal"), true
 }
 
-func (a *Alerter) relearned(s *tracked, t time.Time, _ SeriesID) (Event, bool) {
+func (a *Alerter) relearned(s *tracked, t time.Time) (Event, bool) {
 	if !s.on {
 		s.reset()
 		return Event{}, false
