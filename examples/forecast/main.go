@@ -55,7 +55,6 @@ func run(args []string) error {
 	if best == nil {
 		return fmt.Errorf("%s: too much is missing to judge a model", in.series.Name)
 	}
-
 	fitted, err := best.Fit(ctx, in.series)
 	if err != nil {
 		return err
