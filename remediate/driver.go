@@ -110,7 +110,7 @@ func (d *driver) ended(now time.Time, o *outcome) {
 	switch {
 	case o.effect.kind == doVerify:
 		d.retry[k] = now.Add(d.engine.timings.VerifyEvery)
-	case o.effect.kind == doApprove || o.err != nil && o.effect.kind != doAct:
+	case o.effect.kind == doApprove || o.err != nil && !o.skip && o.effect.kind != doAct:
 		// An approver whose answer did not count is not asked in a tight loop.
 		d.retry[k] = now.Add(d.engine.timings.RetryAfter)
 	default:

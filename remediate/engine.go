@@ -2,9 +2,11 @@ package remediate
 
 import (
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/evenkeel-go/evenkeel/anomaly/rootcause"
+	"github.com/evenkeel-go/evenkeel/reconcile"
 )
 
 // engine decides. It has no state of its own, does no I/O and reads no clock:
@@ -271,7 +273,13 @@ func (x *stepper) acted(c *Case, at *Attempt, o *outcome) {
 			}
 		}
 		if o.result.commit.Revision != "" {
-			r.Commit = &o.result.commit
+			// A writer's odd key must not make the journal refuse the record.
+			commit := o.result.commit
+			commit.Keys = slices.DeleteFunc(slices.Clone(commit.Keys), func(k reconcile.Key) bool {
+				back, err := reconcile.ParseKey(k.String())
+				return err != nil || back != k
+			})
+			r.Commit = &commit
 		}
 		if o.result.found {
 			r.Why = "it had been done before a restart or a lost answer"
@@ -386,7 +394,7 @@ func (x *stepper) advanceOnce(c *Case) {
 	case Verifying:
 		switch {
 		case over:
-			x.emit(Record{Kind: ActionVerified, Case: c.ID, Action: at.ID, Why: "the alert that asked for it stayed clear for " + short(hold)})
+			x.emit(Record{Kind: ActionVerified, Case: c.ID, Action: at.ID, Why: "the trouble stayed away for " + short(hold)})
 		case c.Recovered.IsZero() && !x.now.Before(c.Deadline):
 			why := fmt.Sprintf("still unusual %s after it was done", short(x.now.Sub(at.Done)))
 			if at.Action.Undo && at.Commit.Revision != "" {

@@ -169,9 +169,9 @@ func (j *FileJournal) Append(ctx context.Context, recs ...Record) error {
 	for _, r := range recs {
 		seq++
 		r.Seq = seq
-		payload, err := json.Marshal(r)
+		payload, err := encodeRecord(r)
 		if err != nil {
-			return fmt.Errorf("remediate: journal: record %d: %w", seq, err)
+			return err
 		}
 		if len(payload) > maxPayload {
 			return fmt.Errorf("remediate: journal: record %d has %d bytes, at most %d: %w", seq, len(payload), maxPayload, ErrInvalid)

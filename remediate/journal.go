@@ -22,6 +22,19 @@ type Journal interface {
 	Read(ctx context.Context, from uint64) iter.Seq2[Record, error]
 }
 
+// encodeRecord gives a record's JSON, having made sure that it can be read
+// back: a record that cannot would make all that follow it unreadable.
+func encodeRecord(r Record) ([]byte, error) {
+	b, err := json.Marshal(r)
+	if err == nil {
+		err = json.Unmarshal(b, new(Record))
+	}
+	if err != nil {
+		return nil, fmt.Errorf("remediate: journal: record %d: %w", r.Seq, err)
+	}
+	return b, nil
+}
+
 // MemoryJournal is a [Journal] for tests and for hosts that do not need to
 // survive a restart. Make it with [NewMemoryJournal].
 type MemoryJournal struct {
@@ -43,9 +56,9 @@ func (j *MemoryJournal) Append(ctx context.Context, recs ...Record) error {
 	var add [][]byte
 	for i, r := range recs {
 		r.Seq = uint64(len(j.recs) + i + 1)
-		b, err := json.Marshal(r)
+		b, err := encodeRecord(r)
 		if err != nil {
-			return fmt.Errorf("remediate: journal: %w", err)
+			return err
 		}
 		add = append(add, b)
 	}

@@ -3,6 +3,7 @@ package remediate
 import (
 	"context"
 	"errors"
+	"strconv"
 	"sync"
 	"testing"
 	"time"
@@ -106,5 +107,150 @@ func TestManagerRollsBackAndVerifies(t *testing.T) {
 	if c.Status != Resolved || len(c.Attempts) != 1 || w.writes["inc-1.1"] != 1 {
 		t.Errorf("case %v, writes %v", c, w.writes)
 	}
-	t.Log(c, c.Explain(), w.commits)
+}
+
+// Run that is cut off in the middle of a write leaves it open; the next one
+// asks the probe. The observer sees every event once, in order, and may call
+// the Manager.
+func TestManagerCutOff(t *testing.T) {
+	w := newWorld()
+	w.heals["inc-1.1"] = true
+	clock := &manualClock{now: epoch}
+	o := worldOptions(w, openJournal(t, t.TempDir()), clock)
+	var m *Manager
+	var seen []Record
+	var seenMu sync.Mutex
+	o.Observer = func(e Event) {
+		seenMu.Lock()
+		defer seenMu.Unlock()
+		seen = append(seen, e.Record)
+		if e.Record.Kind == CaseOpened {
+			if err := m.Pause(context.Background(), "other", "observer", "to see that it can"); err != nil {
+				t.Error(err)
+			}
+		}
+	}
+	blocking := &blockingWriter{world: w, entered: make(chan struct{})}
+	o.Writer = blocking
+	m, err := New(t.Context(), o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	trig, rep := incident("inc-1", "checkout", rootcause.RollBack)
+	if _, err := m.Handle(t.Context(), trig, rep); err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	ended := make(chan error, 1)
+	go func() { ended <- m.Run(ctx) }()
+	<-blocking.entered
+	if err := m.Run(ctx); !errors.Is(err, ErrRunning) {
+		t.Errorf("second Run = %v", err)
+	}
+	cancel()
+	if err := <-ended; !errors.Is(err, context.Canceled) {
+		t.Errorf("Run = %v", err)
+	}
+	if c, _ := m.Case("inc-1"); c.Status != Acting {
+		t.Errorf("after the cut: %v", c)
+	}
+	runUntil(t, m, clock, time.Second, final(m, "inc-1"))
+	if c, _ := m.Case("inc-1"); c.Status != Resolved || w.writes["inc-1.1"] != 1 {
+		t.Errorf("case %v, writes %v", c, w.writes)
+	}
+	seenMu.Lock()
+	defer seenMu.Unlock()
+	for i, r := range readAll(t, o.Journal, 1) {
+		if i >= len(seen) || seen[i].Kind != r.Kind {
+			t.Fatalf("record %d is %s; the observer saw %v", i, r.Kind, seen)
+		}
+	}
+	if got := m.TrackRecord("roll-back", "revert commit", rootcause.RollBack); got != (TrackRecord{Verified: 1}) {
+		t.Errorf("track record %+v", got)
+	}
+	if p := m.Pauses(); len(p) != 1 || p[0].By != "observer" {
+		t.Errorf("pauses %v", p)
+	}
+}
+
+// blockingWriter pushes, and then hangs the first time until its ctx ends.
+type blockingWriter struct {
+	*world
+	entered chan struct{}
+	once    sync.Once
+}
+
+func (b *blockingWriter) Write(ctx context.Context, r reconcile.WriteRequest) (reconcile.Commit, error) {
+	c, err := b.world.Write(ctx, r)
+	b.once.Do(func() {
+		close(b.entered)
+		<-ctx.Done()
+		c, err = reconcile.Commit{}, ctx.Err()
+	})
+	return c, err
+}
+
+func (b *blockingWriter) Find(ctx context.Context, k, v string) (reconcile.Commit, bool, error) {
+	if err := ctx.Err(); err != nil {
+		return reconcile.Commit{}, false, err
+	}
+	return b.world.Find(ctx, k, v)
+}
+
+// A journal that fails stops everything before any effect.
+func TestManagerJournalFails(t *testing.T) {
+	w := newWorld()
+	w.boom = func(where string) error {
+		if where == "append ActionIntended" {
+			return errors.New("disk full")
+		}
+		return nil
+	}
+	clock := &manualClock{now: epoch}
+	m, err := New(t.Context(), worldOptions(w, crashJournal{NewMemoryJournal(), w}, clock))
+	if err != nil {
+		t.Fatal(err)
+	}
+	trig, rep := incident("inc-1", "checkout", rootcause.RollBack)
+	if _, err := m.Handle(t.Context(), trig, rep); err != nil {
+		t.Fatal(err)
+	}
+	if err := m.Run(t.Context()); err == nil || errors.Is(err, context.Canceled) {
+		t.Errorf("Run = %v", err)
+	}
+	if _, err := m.Handle(t.Context(), trig, rep); err == nil {
+		t.Error("Handle goes on without a journal")
+	}
+	if len(w.writes) != 0 {
+		t.Errorf("writes %v", w.writes)
+	}
+}
+
+// Ten thousand open cases are recovered well under a second.
+func BenchmarkRecover(b *testing.B) {
+	w := newWorld()
+	j := NewMemoryJournal()
+	o := worldOptions(w, j, &manualClock{now: epoch})
+	m, err := New(b.Context(), o)
+	if err != nil {
+		b.Fatal(err)
+	}
+	for i := range 10_000 {
+		trig, rep := incident("inc-"+strconv.Itoa(i), "s"+strconv.Itoa(i), rootcause.RollBack)
+		h := event{now: epoch, handle: &handleEvent{trig, rep}}
+		if err := j.Append(b.Context(), Record{Time: epoch, Kind: CaseOpened, Case: trig.ID, Trigger: &h.handle.trigger,
+			Report: rep, Playbook: &m.d.engine.playbooks[0]}); err != nil {
+			b.Fatal(err)
+		}
+	}
+	b.ReportAllocs()
+	for b.Loop() {
+		m, err := New(b.Context(), o)
+		if err != nil {
+			b.Fatal(err)
+		}
+		if err := m.dispatch(b.Context(), event{}); err != nil {
+			b.Fatal(err)
+		}
+	}
 }

@@ -209,9 +209,11 @@ func missing(what string) error {
 	return fmt.Errorf("Options has no %s: %w", what, ErrInvalid)
 }
 
+// terminal tells whether trying again is of no use. A conflict is one: a
+// writer settles races by itself and reports what it cannot merge.
 func terminal(err error) bool {
 	for _, t := range []error{
-		ErrTerminal, ErrInvalid, reconcile.ErrTerminal, reconcile.ErrInvalid, reconcile.ErrForbidden, reconcile.ErrNotFound,
+		ErrTerminal, ErrInvalid, reconcile.ErrTerminal, reconcile.ErrConflict, reconcile.ErrInvalid, reconcile.ErrForbidden, reconcile.ErrNotFound,
 	} {
 		if errors.Is(err, t) {
 			return true
@@ -279,6 +281,9 @@ func (p *performer) prepareField(ctx context.Context, c *Case, a Action, op *Ope
 	}
 	if key == (reconcile.Key{}) {
 		return noTarget("no Source to find the resource of %s in", c.Service)
+	}
+	if back, err := reconcile.ParseKey(key.String()); err != nil || back != key {
+		return noTarget("%q is not the key of a resource", key)
 	}
 	fp, err := reconcile.ParsePath(a.Field)
 	if err != nil {

@@ -163,6 +163,9 @@ func (a Action) validateField() error {
 	if _, err := reconcile.ParsePath(a.Field); err != nil {
 		return fmt.Errorf("%v: %w", err, ErrInvalid)
 	}
+	if back, err := reconcile.ParseKey(a.Key.String()); a.Key != (reconcile.Key{}) && (err != nil || back != a.Key) {
+		return fmt.Errorf("key %q is not the key of a resource: %w", a.Key, ErrInvalid)
+	}
 	n := 0
 	if a.Value != nil {
 		n++
