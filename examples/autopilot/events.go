@@ -1,0 +1,173 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"strings"
+	"time"
+
+	"github.com/evenkeel-go/evenkeel/reconcile"
+	"github.com/evenkeel-go/evenkeel/reconcile/gitsource"
+	"github.com/evenkeel-go/evenkeel/remediate"
+)
+
+// drain handles what reconciler and manager have told.
+func (a *autopilot) drain(ctx context.Context) {
+	for _, v := range a.mail.take() {
+		switch e := v.(type) {
+		case reconcile.Event:
+			a.reconciled(ctx, e)
+		case remediate.Event:
+			a.remediated(e)
+		}
+	}
+}
+
+func (a *autopilot) reconciled(ctx context.Context, e reconcile.Event) {
+	switch e.Kind {
+	case reconcile.RevisionSeen:
+		a.tellRevision(ctx, e.Revision)
+	case reconcile.Planned:
+		a.planned(ctx, e.Plan)
+	case reconcile.ApplyFailed:
+		if !errors.Is(e.Err, reconcile.ErrConflict) && ctx.Err() == nil { // a conflict is planned anew
+			a.tl.say(wordError, nil, "%s: %v", e.Change.Key, e.Err)
+		}
+	case reconcile.Synced:
+		a.mu.Lock()
+		a.synced = e.Revision
+		clear(a.held)
+		a.mu.Unlock()
+	case reconcile.CycleFailed:
+		a.tl.say(wordError, strings.Split(e.Error, "\n"), "round failed")
+	case reconcile.Applied, reconcile.HealthChanged:
+	}
+}
+
+// tellRevision tells of commits that were not seen before.
+func (a *autopilot) tellRevision(ctx context.Context, revision string) {
+	log, err := a.repo.Log(ctx, gitsource.LogOptions{Limit: 20})
+	if err != nil {
+		return // the next round fails too, and tells
+	}
+	for _, c := range log {
+		a.mu.Lock()
+		known := a.seen[c.Revision]
+		a.seen[c.Revision] = true
+		a.mu.Unlock()
+		if known || c.Revision != revision {
+			continue
+		}
+		if c.Trailer(reconcile.TrailerAction) == "" { // what automation wrote was told when it did
+			a.tl.say(wordSync, nil, "commit %s %q by %s", reconcile.ShortRevision(c.Revision), c.Subject(), c.Author)
+		}
+	}
+}
+
+func (a *autopilot) planned(ctx context.Context, p *reconcile.Plan) {
+	creates := 0
+	for c := range p.Changes() {
+		switch {
+		case c.Cause == reconcile.DriftDetected && c.Action == reconcile.Update:
+			var why []string
+			for _, f := range c.Fields {
+				why = append(why, f.String())
+			}
+			a.tl.say(wordDrift, why, "%s is not as declared; corrected", c.Key)
+		case c.Cause == reconcile.DriftDetected:
+			a.tl.say(wordDrift, nil, "%s is gone; created again", c.Key)
+		case c.Action == reconcile.Create:
+			creates++
+		}
+	}
+	if creates > 0 {
+		a.tl.say(wordSync, nil, "plan %s creates %d resources in %d waves", reconcile.ShortRevision(strings.TrimPrefix(p.Digest(), "sha256:")), creates, len(p.Waves))
+	}
+	a.mu.Lock()
+	clear(a.held)
+	for _, h := range p.Held {
+		a.held[h.Change.Key] = h
+	}
+	a.mu.Unlock()
+	for _, h := range p.Held {
+		var why []string
+		for _, v := range p.Verdicts {
+			for _, o := range v.Objections {
+				if o.Key == h.Change.Key && o.Decision == reconcile.Deny {
+					why = append(why, fmt.Sprintf("%s: %s: %s", o.Origin, o.Rule, o.Message))
+				}
+			}
+		}
+		if len(why) == 0 {
+			why = []string{h.Reason}
+		}
+		a.tl.say(wordPolicy, why, "%s of %s refused by %s; it stays as last accepted", h.Change.Action, h.Change.Key, h.By)
+		if h.By == "security" {
+			if err := a.refused(ctx, h); err != nil && ctx.Err() == nil {
+				a.tl.say(wordError, nil, "%s: %v", h.Change.Key, err)
+			}
+		}
+	}
+}
+
+func (a *autopilot) remediated(e remediate.Event) {
+	c, r := e.Case, e.Record
+	_, wall := a.clock.now()
+	a.mu.Lock()
+	if rec := a.incidents[c.ID]; rec != nil {
+		rec.status = c.Status
+		if r.Kind == remediate.ActionDone {
+			rec.actedAt = wall
+			if r.Commit != nil {
+				rec.revert = r.Commit.Revision
+			}
+		}
+		if c.Status.Final() && rec.ended == 0 {
+			rec.ended = wall
+		}
+	}
+	a.mu.Unlock()
+	why := []string{}
+	if r.Why != "" {
+		why = append(why, r.Why)
+	}
+	summary := ""
+	if n := len(c.Attempts); n > 0 {
+		summary = c.Attempts[n-1].Operation.Summary
+	}
+	switch r.Kind {
+	case remediate.ActionHeld:
+		a.tl.say(wordRepair, why, "held back: %s", summary)
+	case remediate.ApprovalAsked:
+		a.tl.say(wordAsk, nil, "approval asked for: %s", summary)
+	case remediate.ApprovalAnswered:
+		a.tl.say(wordAsk, nil, "%s: %s", summary, r.Approval)
+	case remediate.ActionDone:
+		if r.Commit != nil && r.Commit.Revision != "" {
+			why = append(why, fmt.Sprintf("commit %s %q", reconcile.ShortRevision(r.Commit.Revision), r.Commit.Subject()))
+		}
+		a.tl.say(wordRepair, why, "%s (playbook %s)", summary, c.Playbook.Name)
+	case remediate.ActionFailed, remediate.ActionNoEffect, remediate.ActionSkipped:
+		a.tl.say(wordRepair, why, "did not work: %s", summary)
+	case remediate.CaseResolved:
+		a.tl.say(wordVerify, why, "resolved: case %s", c.ID)
+	case remediate.CaseEscalated:
+		a.tl.say(wordRepair, why, "escalated to a person: case %s", c.ID)
+	case remediate.CaseDenied:
+		a.tl.say(wordAsk, why, "denied: case %s", c.ID)
+	}
+}
+
+// newApprover asks, or answers for the person who chose so on the command
+// line.
+func newApprover(cfg config, tl *timeline) remediate.Approver {
+	switch cfg.approve {
+	case "auto":
+		return remediate.AutoApprove("-approve auto")
+	case "deny":
+		return remediate.DenyAll("-approve deny")
+	}
+	return &remediate.TerminalApprover{In: os.Stdin, Out: tl.out, By: os.Getenv("USER"), Timeout: 20 * time.Second}
+}
