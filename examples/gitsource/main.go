@@ -7,7 +7,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"os"
 	"path/filepath"
 	"strings"
@@ -23,26 +22,21 @@ kind: Deployment
 metadata: {name: cart, namespace: shop}
 spec:
   replicas: 2        # set by the forecast
-  template:
-    spec:
-      containers:
-      - name: web
-        image: "%s"
+  template: {spec: {containers: [{name: web, image: "%s"}]}}
 `
 
 func main() {
-	if err := run(context.Background(), os.Stdout); err != nil {
+	tmp, err := os.MkdirTemp("", "evenkeel-gitsource-")
+	if err == nil {
+		err = errors.Join(run(context.Background(), tmp), os.RemoveAll(tmp))
+	}
+	if err != nil {
 		fmt.Fprintln(os.Stderr, err)
 		os.Exit(1)
 	}
 }
 
-func run(ctx context.Context, out io.Writer) error {
-	tmp, err := os.MkdirTemp("", "evenkeel-gitsource-")
-	if err != nil {
-		return err
-	}
-	defer os.RemoveAll(tmp)
+func run(ctx context.Context, tmp string) error {
 	dir := filepath.Join(tmp, "shop.git")
 	release := func(message, image string) gitsource.CommitRequest {
 		return gitsource.CommitRequest{
@@ -61,21 +55,16 @@ func run(ctx context.Context, out io.Writer) error {
 	}
 	key := reconcile.Key{Group: "apps", Kind: "Deployment", Namespace: "shop", Name: "cart"}
 	five := []reconcile.Edit{{Key: key, Path: "spec.replicas", Value: int64(5)}}
-	for _, req := range []reconcile.WriteRequest{
-		{ID: "scale-1", Message: "Scale cart to 5 for the evening", Edits: five},
-		{ID: "scale-1", Message: "Asked twice, done once", Edits: five},
-		{ID: "revert-1", Revert: bad.Revision},
-	} {
-		if _, err := repo.Write(ctx, req); err != nil {
-			return err
-		}
-	}
-	state, err1 := repo.Fetch(ctx)
-	commits, err2 := repo.Log(ctx, gitsource.LogOptions{})
-	if err := errors.Join(err1, err2); err != nil {
+	scale := reconcile.WriteRequest{ID: "scale-1", Message: "Scale cart to 5 for the evening", Edits: five}
+	_, err1 = repo.Write(ctx, scale)
+	_, err2 = repo.Write(ctx, scale) // asked twice, done once
+	_, err3 := repo.Write(ctx, reconcile.WriteRequest{ID: "revert-1", Revert: bad.Revision})
+	state, err4 := repo.Fetch(ctx)
+	commits, err5 := repo.Log(ctx, gitsource.LogOptions{})
+	if err := errors.Join(err1, err2, err3, err4, err5); err != nil {
 		return err
 	}
-	w := tabwriter.NewWriter(out, 0, 0, 2, ' ', 0)
+	w := tabwriter.NewWriter(os.Stdout, 0, 0, 2, ' ', 0)
 	fmt.Fprintln(w, "COMMIT\tAUTHOR\tACTION\tSUBJECT\tCHANGED")
 	for _, c := range commits {
 		changes, err := repo.Changes(ctx, c.Revision)
@@ -83,7 +72,8 @@ func run(ctx context.Context, out io.Writer) error {
 			return err
 		}
 		for _, ch := range changes {
-			fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s %s\n", reconcile.ShortRevision(c.Revision), c.Author, c.Trailer(reconcile.TrailerAction), c.Subject(), ch.Key, strings.Join(ch.Fields, " "))
+			fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s %s\n", reconcile.ShortRevision(c.Revision), c.Author,
+				c.Trailer(reconcile.TrailerAction), c.Subject(), ch.Key, strings.Join(ch.Fields, " "))
 		}
 	}
 	res, _ := state.Get(key)
