@@ -248,9 +248,9 @@ func maskSecret(k Key, fields []FieldChange) {
 // below it.
 //
 //	plan 3f2c1e0d9a: 1 create, 1 update, 0 delete, 12 unchanged
-//	  + Deployment.apps/shop/cart      declared in shop/cart.yaml:1
-//	  ~ Deployment.apps/shop/payment   drift: spec.replicas
-//	      spec.replicas: 2 -> 3        shop/payment.yaml:9
+//	  + Deployment.apps/shop/cart     declared in shop/cart.yaml:1:1 at 3f2c1e0d9a
+//	  ~ Deployment.apps/shop/payment  drift: spec.replicas
+//	      spec.replicas: 2 -> 3  (shop/payment.yaml:9)
 func (p *Plan) String() string {
 	var b strings.Builder
 	count := map[Action]int{}
