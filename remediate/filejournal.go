@@ -6,7 +6,6 @@ import (
 	"context"
 	"crypto/sha256"
 	"encoding/binary"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"hash/crc32"
@@ -399,7 +398,7 @@ func (s *scanner) unwritten() bool {
 // record decodes the present frame.
 func (s *scanner) record() (Record, error) {
 	var r Record
-	err := json.Unmarshal(s.payload, &r)
+	err := r.decode(s.payload)
 	if err == nil && r.Seq != s.seq {
 		err = fmt.Errorf("it calls itself record %d", r.Seq)
 	}

@@ -27,7 +27,7 @@ type Journal interface {
 func encodeRecord(r Record) ([]byte, error) {
 	b, err := json.Marshal(r)
 	if err == nil {
-		err = json.Unmarshal(b, new(Record))
+		err = new(Record).decode(b)
 	}
 	if err != nil {
 		return nil, fmt.Errorf("remediate: journal: record %d: %w", r.Seq, err)
@@ -76,7 +76,7 @@ func (j *MemoryJournal) Read(ctx context.Context, from uint64) iter.Seq2[Record,
 			var r Record
 			err := ctx.Err()
 			if err == nil {
-				err = json.Unmarshal(recs[i], &r)
+				err = r.decode(recs[i])
 			}
 			if !yield(r, err) || err != nil {
 				return

@@ -226,7 +226,8 @@ func TestManagerJournalFails(t *testing.T) {
 	}
 }
 
-// Ten thousand open cases are recovered well under a second.
+// BenchmarkRecover recovers ten thousand open cases and works out what they
+// want next.
 func BenchmarkRecover(b *testing.B) {
 	w := newWorld()
 	j := NewMemoryJournal()

@@ -80,7 +80,11 @@ type Record struct {
 
 // UnmarshalJSON reads a record such that field values keep the types of a
 // manifest: whole numbers come back as int64.
-func (r *Record) UnmarshalJSON(b []byte) error {
+func (r *Record) UnmarshalJSON(b []byte) error { return r.decode(b) }
+
+// decode is UnmarshalJSON without the scan that encoding/json makes before it
+// calls one: recovery reads many records.
+func (r *Record) decode(b []byte) error {
 	type plain Record
 	if err := json.Unmarshal(b, (*plain)(r)); err != nil {
 		return err
