@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"math/rand/v2"
 	"net/http"
 	"os"
 	"os/exec"
@@ -390,7 +391,55 @@ func controller(dir string) int {
 		return 1
 	}
 	fmt.Println("up")
-	select {}
+	if os.Getenv("LOCALPLATFORM_ROLL") == "" {
+		select {}
+	}
+	for i := 0; ; i++ { // rollouts without end
+		spec := object["spec"].(map[string]any)
+		spec["template"].(map[string]any)["metadata"] = map[string]any{"annotations": map[string]any{"round": fmt.Sprint(i)}}
+		spec["replicas"] = int64(1 + i%3)
+		if err := p.Apply(ctx, reconcile.Change{Action: reconcile.Update, Key: key("stock"), Desired: object}); err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			return 1
+		}
+	}
+}
+
+// A controller that is killed in the middle of a rollout leaves a live object
+// from which the next one gets to what is declared, and no further.
+func TestKilledInARollout(t *testing.T) {
+	t.Setenv("LOCALPLATFORM_ROLL", "1")
+	rng := rand.New(rand.NewPCG(1, 2))
+	for round := range 5 {
+		dir := t.TempDir()
+		if err := shop.PublishBase(dir); err != nil {
+			t.Fatal(err)
+		}
+		cmd := startController(t, dir, 10*time.Second)
+		time.Sleep(time.Duration(rng.IntN(400)) * time.Millisecond)
+		_ = cmd.Process.Kill()
+		_ = cmd.Wait() // it was killed
+		p := open(t, dir)
+		settings, stock := small(t, "stock", 2)
+		create(t, p, settings)
+		// What was under way when it was killed may still come or go.
+		eventually(t, "what is declared runs", func() bool {
+			r := live(t, p, key("stock"))
+			if cmp.Equal(stock["spec"], r.Object["spec"]) && r.Health.Status == reconcile.Healthy {
+				return true
+			}
+			if err := update(t, p, stock); err != nil && !errors.Is(err, reconcile.ErrConflict) {
+				t.Fatal(err)
+			}
+			return false
+		})
+		if in := p.Instances("stock"); len(in) != 2 || in[0].Image != in[1].Image {
+			t.Errorf("round %d: %+v", round, in)
+		}
+		if err := p.Close(context10(t)); err != nil {
+			t.Error(err)
+		}
+	}
 }
 
 func startController(t *testing.T, dir string, lease time.Duration) *exec.Cmd {
