@@ -1,0 +1,674 @@
+package reconcile_test
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/evenkeel-go/evenkeel/reconcile"
+	"github.com/evenkeel-go/evenkeel/reconcile/memory"
+)
+
+type object = map[string]any
+
+func key(s string) reconcile.Key {
+	k, err := reconcile.ParseKey(s)
+	if err != nil {
+		panic(err)
+	}
+	return k
+}
+
+// thing makes a resource with one spec field a pair.
+func thing(k string, spec ...any) reconcile.Resource {
+	id := key(k)
+	meta := object{"name": id.Name}
+	if id.Namespace != "" {
+		meta["namespace"] = id.Namespace
+	}
+	o := object{"apiVersion": strings.TrimPrefix(id.Group+"/v1", "/"), "kind": id.Kind, "metadata": meta}
+	fields := object{}
+	for i := 0; i < len(spec); i += 2 {
+		if name := spec[i].(string); name == "depends-on" {
+			meta["annotations"] = object{reconcile.AnnotationDependsOn: spec[i+1]}
+		} else {
+			fields[name] = spec[i+1]
+		}
+	}
+	o["spec"] = fields
+	return reconcile.Resource{Key: id, Object: o}
+}
+
+func state(revision string, rs ...reconcile.Resource) *reconcile.State {
+	s, err := reconcile.NewState(revision, rs)
+	if err != nil {
+		panic(err)
+	}
+	return s
+}
+
+func spec(t testing.TB, target *memory.Target, k string) object {
+	t.Helper()
+	s, err := target.Observe(context.Background())
+	if err != nil {
+		t.Fatal(err)
+	}
+	r, _ := s.Get(key(k))
+	o, _ := r.Object["spec"].(object)
+	return o
+}
+
+// leap is a clock that jumps to whatever is waited for.
+type leap struct {
+	mu  sync.Mutex
+	now time.Time
+}
+
+func (c *leap) Now() time.Time { c.mu.Lock(); defer c.mu.Unlock(); return c.now }
+
+func (c *leap) After(d time.Duration) <-chan time.Time {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.now = c.now.Add(d)
+	ch := make(chan time.Time, 1)
+	ch <- c.now
+	return ch
+}
+
+// manual is a clock that a test moves; waits tells of every wait.
+type manual struct {
+	mu    sync.Mutex
+	now   time.Time
+	timer map[chan time.Time]time.Time
+	waits chan time.Duration
+}
+
+func newManual() *manual {
+	return &manual{timer: map[chan time.Time]time.Time{}, waits: make(chan time.Duration, 1000)}
+}
+
+func (c *manual) Now() time.Time { c.mu.Lock(); defer c.mu.Unlock(); return c.now }
+
+func (c *manual) After(d time.Duration) <-chan time.Time {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	ch := make(chan time.Time, 1)
+	c.timer[ch] = c.now.Add(d)
+	c.waits <- d
+	return ch
+}
+
+func (c *manual) Advance(d time.Duration) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.now = c.now.Add(d)
+	for ch, at := range c.timer {
+		if !at.After(c.now) {
+			ch <- c.now
+			delete(c.timer, ch)
+		}
+	}
+}
+
+type gateFunc func(p *reconcile.Plan) (reconcile.Verdict, error)
+
+func (f gateFunc) Review(_ context.Context, p *reconcile.Plan) (reconcile.Verdict, error) {
+	return f(p)
+}
+
+// objectTo is a gate with one decision on some keys; "" is the whole plan.
+func objectTo(d reconcile.Decision, keys ...string) gateFunc {
+	return func(*reconcile.Plan) (reconcile.Verdict, error) {
+		v := reconcile.Verdict{Gate: "test"}
+		for _, k := range keys {
+			o := reconcile.Objection{Decision: d, Message: "no"}
+			if k != "" {
+				o.Key = key(k)
+			}
+			v.Objections = append(v.Objections, o)
+		}
+		return v, nil
+	}
+}
+
+func newReconciler(t testing.TB, opts reconcile.Options) *reconcile.Reconciler {
+	t.Helper()
+	if opts.Clock == nil {
+		opts.Clock = &leap{}
+	}
+	r, err := reconcile.New(opts)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return r
+}
+
+func mustSync(t testing.TB, r *reconcile.Reconciler) *reconcile.Plan {
+	t.Helper()
+	p, err := r.Sync(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	return p
+}
+
+func applied(target *memory.Target) (out []string) {
+	for _, c := range target.Applied() {
+		out = append(out, fmt.Sprint(c.Action, " ", c.Key))
+	}
+	return out
+}
+
+func TestOptions(t *testing.T) {
+	src, target := &memory.Source{}, &memory.Target{}
+	for name, o := range map[string]reconcile.Options{
+		"Source": {Actuator: target}, "Actuator": {Source: src},
+		"Interval":    {Source: src, Actuator: target, Interval: -1},
+		"Concurrency": {Source: src, Actuator: target, Concurrency: -1},
+		"Gates":       {Source: src, Actuator: target, Gates: []reconcile.Gate{nil}},
+		"Ceded":       {Source: src, Actuator: target, Ceded: []reconcile.Ceded{{Path: "a..b"}}},
+		"Retry":       {Source: src, Actuator: target, Retry: reconcile.Retry{Attempts: -1}},
+		"MaxDeletes":  {Source: src, Actuator: target, Brake: reconcile.Brake{MaxDeletes: -1}},
+		"MaxShare":    {Source: src, Actuator: target, Brake: reconcile.Brake{MaxShare: 1.5}},
+	} {
+		if _, err := reconcile.New(o); !errors.Is(err, reconcile.ErrInvalid) || !strings.Contains(err.Error(), name) {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+}
+
+func TestSyncLife(t *testing.T) {
+	src, target := &memory.Source{}, &memory.Target{}
+	var events []string
+	r := newReconciler(t, reconcile.Options{Source: src, Actuator: target, Observer: func(e reconcile.Event) {
+		if e.Kind != reconcile.HealthChanged {
+			events = append(events, strings.TrimSpace(string(e.Kind)+" "+e.Revision+" "+e.Error))
+		}
+	}})
+	expect := func(what string, want ...string) {
+		t.Helper()
+		if d := cmp.Diff(want, events); d != "" {
+			t.Errorf("%s: events (-want +got):\n%s", what, d)
+		}
+		events = nil
+	}
+	a, b := thing("Job/a", "n", int64(1)), thing("Job/b", "n", int64(1))
+	src.Set(state("r1", a, b, thing("Job/c")), nil)
+	mustSync(t, r)
+	expect("first", "RevisionSeen r1", "Planned r1", "Applied r1", "Applied r1", "Applied r1")
+	mustSync(t, r)
+	mustSync(t, r)
+	expect("settled, told once", "Synced r1")
+
+	if err := target.Edit(a.Key, func(o object) object {
+		o["spec"].(object)["n"] = int64(9)
+		o["spec"].(object)["theirs"] = true
+		return o
+	}); err != nil {
+		t.Fatal(err)
+	}
+	p := mustSync(t, r)
+	for c := range p.Changes() {
+		if c.Cause != reconcile.DriftDetected {
+			t.Errorf("cause %s", c.Cause)
+		}
+	}
+	mustSync(t, r)
+	expect("drift", "Planned r1", "Applied r1", "Synced r1")
+	if d := cmp.Diff(object{"n": int64(1), "theirs": true}, spec(t, target, "Job/a")); d != "" {
+		t.Error(d)
+	}
+
+	src.Set(nil, errors.New("down"))
+	if _, err := r.Sync(t.Context()); err == nil {
+		t.Error("a failing source is no error")
+	}
+	src.Set(state("r1", a, b, thing("Job/c")), nil)
+	mustSync(t, r)
+	expect("recovery", "CycleFailed r1 reconcile: fetch desired state: down", "Synced r1")
+
+	src.Set(state("r2"), nil)
+	if _, err := r.Sync(t.Context()); !errors.Is(err, reconcile.ErrEmptySource) {
+		t.Errorf("empty source: %v", err)
+	}
+	events = nil
+	src.Set(state("r3", a, b), nil)
+	mustSync(t, r)
+	mustSync(t, r)
+	expect("prune", "RevisionSeen r3", "Planned r3", "Applied r3", "Synced r3")
+	if d := cmp.Diff([]reconcile.Key{a.Key, b.Key}, target.Keys()); d != "" {
+		t.Error(d)
+	}
+}
+
+func TestGates(t *testing.T) {
+	v1 := []reconcile.Resource{thing("Job/a", "n", int64(1)), thing("Job/b", "n", int64(1), "depends-on", "Job/a"), thing("Job/c", "n", int64(1))}
+	v2 := []reconcile.Resource{thing("Job/a", "n", int64(2)), thing("Job/b", "n", int64(2), "depends-on", "Job/a"), thing("Job/c", "n", int64(2))}
+	drift := func(o object) object { o["spec"].(object)["n"] = int64(9); return o }
+	n := func(a, b, c int64) [3]int64 { return [3]int64{a, b, c} }
+	tests := []struct {
+		name string
+		gate gateFunc
+		edit []string // keys that drift after v1
+		want [3]int64
+		held int
+	}{
+		{name: "allowed", gate: objectTo(reconcile.Warn, "Job/a"), want: n(2, 2, 2)},
+		{name: "one denied, what depends on it held, the rest goes on", gate: objectTo(reconcile.Deny, "Job/a"), want: n(1, 1, 2), held: 2},
+		{name: "a leaf denied", gate: objectTo(reconcile.Hold, "Job/c"), want: n(2, 2, 1), held: 1},
+		{name: "a word nobody knows is no leave", gate: objectTo("perhaps", "Job/c"), want: n(2, 2, 1), held: 1},
+		{name: "everything held", gate: objectTo(reconcile.Hold, ""), edit: []string{"Job/a"}, want: n(9, 1, 1), held: 3},
+		{name: "gate fails", gate: func(*reconcile.Plan) (reconcile.Verdict, error) { return reconcile.Verdict{}, errors.New("down") }, want: n(1, 1, 1), held: 3},
+		{
+			// It denies what asks for 2, and reads that from the declaration.
+			name: "drift of a denied resource is corrected to what was last accepted", edit: []string{"Job/a"}, want: n(1, 1, 2), held: 2,
+			gate: func(p *reconcile.Plan) (reconcile.Verdict, error) {
+				v := reconcile.Verdict{Gate: "policy"}
+				want, _ := p.Desired(key("Job/a"))
+				if got, _ := want.Object["spec"].(object); got["n"] == int64(2) {
+					v.Objections = []reconcile.Objection{{Decision: reconcile.Deny, Key: want.Key, Message: "no twos"}}
+				}
+				return v, nil
+			},
+		},
+		{name: "a hold on the key holds the correction, too", gate: objectTo(reconcile.Hold, "Job/a"), edit: []string{"Job/a"}, want: n(9, 1, 2), held: 2},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			src, target, open := &memory.Source{}, &memory.Target{}, true
+			store := &reconcile.MemoryStore{}
+			r := newReconciler(t, reconcile.Options{Source: src, Actuator: target, Store: store, Gates: []reconcile.Gate{gateFunc(func(p *reconcile.Plan) (reconcile.Verdict, error) {
+				if open {
+					return reconcile.Verdict{Gate: "test"}, nil
+				}
+				return tt.gate(p)
+			})}})
+			src.Set(state("r1", v1...), nil)
+			mustSync(t, r)
+			mustSync(t, r)
+			open = false
+			for _, k := range tt.edit {
+				if err := target.Edit(key(k), drift); err != nil {
+					t.Fatal(err)
+				}
+			}
+			src.Set(state("r2", v2...), nil)
+			p := mustSync(t, r)
+			if len(p.Held) != tt.held {
+				t.Errorf("held %d, want %d:\n%s", len(p.Held), tt.held, p)
+			}
+			for range 3 { // it stays so
+				mustSync(t, r)
+			}
+			var got [3]int64
+			for i, k := range []string{"Job/a", "Job/b", "Job/c"} {
+				got[i], _ = spec(t, target, k)["n"].(int64)
+			}
+			if got != tt.want {
+				t.Errorf("got %v, want %v\n%s", got, tt.want, p)
+			}
+			// What was held is still what would be gone back to.
+			inv, _ := store.Load(t.Context())
+			for _, h := range p.Held {
+				if was := inv.Items[h.Change.Key].Applied["spec"].(object)["n"]; was != int64(1) {
+					t.Errorf("%s: %v is remembered as accepted", h.Change.Key, was)
+				}
+			}
+			open = true
+			mustSync(t, r)
+			if q := mustSync(t, r); !q.Empty() || spec(t, target, "Job/a")["n"] != int64(2) {
+				t.Errorf("when the gate lets go:\n%s", q)
+			}
+		})
+	}
+}
+
+func TestGateHoldsADriftCorrection(t *testing.T) {
+	src, target := &memory.Source{}, &memory.Target{}
+	r := newReconciler(t, reconcile.Options{Source: src, Actuator: target, Gates: []reconcile.Gate{gateFunc(func(p *reconcile.Plan) (reconcile.Verdict, error) {
+		v := reconcile.Verdict{Gate: "pause"}
+		for c := range p.Changes() {
+			if c.Action == reconcile.Update {
+				v.Objections = append(v.Objections, reconcile.Objection{Decision: reconcile.Hold, Key: c.Key, Message: "paused"})
+			}
+		}
+		return v, nil
+	})}})
+	src.Set(state("r1", thing("Job/a", "n", int64(1))), nil)
+	mustSync(t, r)
+	_ = target.Edit(key("Job/a"), func(o object) object { o["spec"].(object)["n"] = int64(9); return o })
+	p := mustSync(t, r)
+	if p.Len() != 0 || len(p.Held) != 1 || spec(t, target, "Job/a")["n"] != int64(9) {
+		t.Errorf("%s", p)
+	}
+}
+
+func TestApplyRefusesWhatMoved(t *testing.T) {
+	src, target := &memory.Source{}, &memory.Target{}
+	r := newReconciler(t, reconcile.Options{Source: src, Actuator: target, Target: "prod"})
+	plan := func() *reconcile.Plan {
+		t.Helper()
+		p, err := r.Plan(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		return p
+	}
+	src.Set(state("", thing("Job/a", "n", int64(1)), thing("Secret/s", "n", int64(1))), nil)
+	p := plan()
+	if len(target.Keys()) != 0 {
+		t.Error("Plan made something")
+	}
+	src.Set(state("r2", thing("Job/a", "n", int64(1))), nil)
+	if _, err := r.Apply(t.Context(), p); !errors.Is(err, reconcile.ErrStale) {
+		t.Errorf("another revision: %v", err)
+	}
+	src.Set(state("", thing("Job/a", "n", int64(2)), thing("Secret/s", "n", int64(1))), nil)
+	if _, err := r.Apply(t.Context(), p); !errors.Is(err, reconcile.ErrStale) || !strings.Contains(err.Error(), "Job/a") {
+		t.Errorf("no revision and another declaration: %v", err)
+	}
+	if _, err := r.Apply(t.Context(), nil); !errors.Is(err, reconcile.ErrInvalid) {
+		t.Errorf("nil: %v", err)
+	}
+	if _, err := r.Apply(t.Context(), &reconcile.Plan{Target: "test"}); !errors.Is(err, reconcile.ErrInvalid) {
+		t.Errorf("another target: %v", err)
+	}
+
+	// Through JSON: the same plan passes, a changed one does not.
+	b, err := json.Marshal(plan())
+	if err != nil {
+		t.Fatal(err)
+	}
+	var read, forged reconcile.Plan
+	if err := errors.Join(json.Unmarshal(b, &read), json.Unmarshal(b, &forged)); err != nil {
+		t.Fatal(err)
+	}
+	forged.Waves[0][0].Action = reconcile.Delete
+	if _, err := r.Apply(t.Context(), &forged); !errors.Is(err, reconcile.ErrStale) {
+		t.Errorf("forged: %v", err)
+	}
+	if res, err := r.Apply(t.Context(), &read); err != nil || len(res.Outcomes) != 2 {
+		t.Errorf("%v, %v", res, err)
+	}
+
+	// A live object that moved after planning is left as it is.
+	src.Set(state("", thing("Job/a", "n", int64(3)), thing("Secret/s", "n", int64(1))), nil)
+	p = plan()
+	_ = target.Edit(key("Job/a"), func(o object) object { o["spec"].(object)["n"] = int64(7); return o })
+	res, err := r.Apply(t.Context(), p)
+	if !errors.Is(err, reconcile.ErrConflict) || res.Outcomes[0].Attempts != 1 || spec(t, target, "Job/a")["n"] != int64(7) {
+		t.Errorf("%v", err)
+	}
+	if q := plan(); q.Len() != 1 {
+		t.Errorf("%s", q)
+	}
+}
+
+func TestTerminalFailureIsNotRepeated(t *testing.T) {
+	src, target := &memory.Source{}, &memory.Target{}
+	tries := 0
+	target.Fail = func(c reconcile.Change) error {
+		if c.Key.Name == "a" && c.Desired["spec"].(object)["n"] == int64(1) {
+			tries++
+			return fmt.Errorf("no such image: %w", reconcile.ErrTerminal)
+		}
+		return nil
+	}
+	r := newReconciler(t, reconcile.Options{Source: src, Actuator: target})
+	src.Set(state("r1", thing("Job/a", "n", int64(1)), thing("Job/b", "depends-on", "Job/a"), thing("Job/c")), nil)
+	if _, err := r.Sync(t.Context()); !errors.Is(err, reconcile.ErrTerminal) || !errors.Is(err, reconcile.ErrHeld) {
+		t.Errorf("%v", err)
+	}
+	for range 3 {
+		if p := mustSync(t, r); p.Len() != 0 || len(p.Held) != 2 || p.Held[0].By != "failure" {
+			t.Errorf("%s", p)
+		}
+	}
+	if tries != 1 {
+		t.Errorf("%d tries", tries)
+	}
+	src.Set(state("r2", thing("Job/a", "n", int64(2)), thing("Job/b", "depends-on", "Job/a"), thing("Job/c")), nil)
+	mustSync(t, r)
+	if p := mustSync(t, r); !p.Empty() {
+		t.Errorf("%s", p)
+	}
+}
+
+func TestNoPruneAndBrakeThroughSync(t *testing.T) {
+	src, target, store := &memory.Source{}, &memory.Target{}, &reconcile.MemoryStore{}
+	src.Set(state("r1", thing("Job/a"), thing("Job/b"), thing("Job/c")), nil)
+	mustSync(t, newReconciler(t, reconcile.Options{Source: src, Actuator: target, Store: store}))
+	src.Set(state("r2", thing("Job/a")), nil)
+	keep := newReconciler(t, reconcile.Options{Source: src, Actuator: target, Store: store, NoPrune: true})
+	if p := mustSync(t, keep); !p.Empty() {
+		t.Errorf("%s", p)
+	}
+	braked := newReconciler(t, reconcile.Options{Source: src, Actuator: target, Store: store})
+	if p := mustSync(t, braked); p.Len() != 0 || len(p.Held) != 2 {
+		t.Errorf("%s", p)
+	}
+	free := newReconciler(t, reconcile.Options{Source: src, Actuator: target, Store: store, Brake: reconcile.Brake{Off: true}})
+	mustSync(t, free)
+	if d := cmp.Diff([]reconcile.Key{key("Job/a")}, target.Keys()); d != "" {
+		t.Error(d)
+	}
+}
+
+func TestCreateConflictDoesNotTakeOver(t *testing.T) {
+	src, target, store := &memory.Source{}, &memory.Target{}, &reconcile.MemoryStore{}
+	// Somebody else creates the same object between plan and write.
+	target.Fail = func(c reconcile.Change) error {
+		if c.Key.Name == "a" && c.Action == reconcile.Create {
+			return target.Edit(c.Key, func(object) object { return thing("Job/a", "n", int64(5)).Object })
+		}
+		return nil
+	}
+	r := newReconciler(t, reconcile.Options{Source: src, Actuator: target, Store: store, Brake: reconcile.Brake{Off: true}})
+	src.Set(state("r1", thing("Job/a", "n", int64(1)), thing("Job/b")), nil)
+	if _, err := r.Sync(t.Context()); !errors.Is(err, reconcile.ErrConflict) {
+		t.Fatalf("%v", err)
+	}
+	// It is withdrawn before it was ever ours: theirs stays.
+	src.Set(state("r2", thing("Job/b")), nil)
+	mustSync(t, r)
+	if spec(t, target, "Job/a")["n"] != int64(5) {
+		t.Error("an object of somebody else was deleted")
+	}
+}
+
+// seen lets a test wait for events of a Run without sleeping.
+type seen chan reconcile.Event
+
+func (s seen) wait(t *testing.T, kind reconcile.EventKind, revision string) reconcile.Event {
+	t.Helper()
+	for {
+		select {
+		case e := <-s:
+			if e.Kind == kind && e.Revision == revision {
+				return e
+			}
+		case <-t.Context().Done():
+			t.Fatalf("no %s of %s", kind, revision)
+		case <-time.After(20 * time.Second): // only when it fails
+			t.Fatalf("no %s of %s", kind, revision)
+		}
+	}
+}
+
+// watched tells when a Watch has begun.
+type watched struct {
+	*memory.Target
+	began chan struct{}
+}
+
+func (w watched) Watch(ctx context.Context, changed func(reconcile.Key)) error {
+	close(w.began)
+	return w.Target.Watch(ctx, changed)
+}
+
+func start(t *testing.T, opts reconcile.Options) (*reconcile.Reconciler, seen) {
+	t.Helper()
+	events := make(seen, 1000)
+	opts.Observer = func(e reconcile.Event) { events <- e }
+	r := newReconciler(t, opts)
+	ctx, cancel := context.WithCancel(t.Context())
+	ended := make(chan error, 1)
+	go func() { ended <- r.Run(ctx) }()
+	t.Cleanup(func() {
+		cancel()
+		if err := <-ended; !errors.Is(err, context.Canceled) {
+			t.Errorf("Run: %v", err)
+		}
+	})
+	return r, events
+}
+
+func TestRun(t *testing.T) {
+	src, target, clock := &memory.Source{}, watched{&memory.Target{}, make(chan struct{})}, newManual()
+	src.Set(state("r1", thing("Job/a", "n", int64(1)), thing("Job/b")), nil)
+	r, events := start(t, reconcile.Options{Source: src, Actuator: target, Clock: clock, Interval: time.Hour})
+	events.wait(t, reconcile.Synced, "r1") // at once, no time passes
+	<-target.began
+
+	// Drift is seen through the watch, long before the interval. A watch may
+	// miss what happens before it is set up, so drift is made until it tells.
+	for wait := true; wait; {
+		_ = target.Edit(key("Job/a"), func(o object) object { o["spec"].(object)["n"] = int64(9); return o })
+		select {
+		case e := <-events:
+			wait = e.Kind != reconcile.Planned
+		case <-time.After(10 * time.Millisecond):
+		}
+	}
+	events.wait(t, reconcile.Synced, "r1")
+	if n := spec(t, target.Target, "Job/a")["n"]; n != int64(1) {
+		t.Errorf("n is %v", n)
+	}
+
+	src.Set(state("r2", thing("Job/a", "n", int64(2)), thing("Job/b")), nil)
+	r.Trigger()
+	events.wait(t, reconcile.Synced, "r2")
+	if now := clock.Now(); !now.IsZero() {
+		t.Errorf("it is %v", now)
+	}
+
+	// The interval brings the next revision without anybody's help.
+	src.Set(state("r3", thing("Job/a", "n", int64(3)), thing("Job/b")), nil)
+	for synced := false; !synced; {
+		clock.Advance(time.Hour)
+		select {
+		case e := <-events:
+			synced = e.Kind == reconcile.Synced && e.Revision == "r3"
+		case <-clock.waits:
+		}
+	}
+}
+
+func TestRunSourceDownAndUp(t *testing.T) {
+	src, target, clock := &memory.Source{}, &memory.Target{}, newManual()
+	src.Set(nil, errors.New("down"))
+	_, events := start(t, reconcile.Options{Source: src, Actuator: struct{ reconcile.Actuator }{target}, Clock: clock})
+	// Pauses grow up to the interval's or the retry's limit.
+	var pauses []time.Duration
+	for range 12 {
+		d := <-clock.waits
+		pauses = append(pauses, d)
+		clock.Advance(d)
+	}
+	if !slices.IsSorted(pauses[:3]) || pauses[0] > 200*time.Millisecond || slices.Max(pauses) > 10*time.Second || pauses[11] < 5*time.Second {
+		t.Errorf("pauses %v", pauses)
+	}
+	events.wait(t, reconcile.CycleFailed, "")
+	src.Set(state("r1", thing("Job/a")), nil)
+	clock.Advance(<-clock.waits)
+	events.wait(t, reconcile.Synced, "r1")
+	if d := cmp.Diff([]string{"Create Job/a"}, applied(target)); d != "" {
+		t.Error(d)
+	}
+}
+
+// stubborn forgets what it was told: a fight with another writer.
+type stubborn struct{ *memory.Target }
+
+func (s stubborn) Apply(ctx context.Context, c reconcile.Change) error {
+	if err := s.Target.Apply(ctx, c); err != nil {
+		return err
+	}
+	return s.Edit(c.Key, func(o object) object { o["spec"].(object)["n"] = int64(9); return o })
+}
+
+func TestRunDoesNotStorm(t *testing.T) {
+	src, target, clock := &memory.Source{}, stubborn{&memory.Target{}}, newManual()
+	src.Set(state("r1", thing("Job/a", "n", int64(1))), nil)
+	start(t, reconcile.Options{Source: src, Actuator: target, Clock: clock})
+	last := 0
+	for range 8 { // each further round waits for the clock
+		d := <-clock.waits
+		if n := len(target.Applied()); n > last+4 {
+			t.Fatalf("%d writes since the last pause", n-last)
+		} else {
+			last = n
+		}
+		clock.Advance(d)
+	}
+}
+
+func TestHealthEvents(t *testing.T) {
+	src, target := &memory.Source{}, &memory.Target{}
+	var got []string
+	r := newReconciler(t, reconcile.Options{Source: src, Actuator: target, Observer: func(e reconcile.Event) {
+		if e.Kind == reconcile.HealthChanged {
+			got = append(got, e.Key.String()+" "+e.Health.String())
+		}
+	}})
+	src.Set(state("r1", thing("Deployment.apps/a", "replicas", int64(2))), nil)
+	ready := func(n int64) {
+		_ = target.Edit(key("Deployment.apps/a"), func(o object) object { o["status"] = object{"readyReplicas": n}; return o })
+		mustSync(t, r)
+	}
+	mustSync(t, r)
+	mustSync(t, r)
+	ready(1)
+	ready(2)
+	ready(2)
+	want := []string{"Deployment.apps/a Missing", "Deployment.apps/a Progressing: 0 of 2 replicas ready", "Deployment.apps/a Healthy"}
+	if d := cmp.Diff(want, got); d != "" {
+		t.Error(d)
+	}
+}
+
+func BenchmarkSyncUnchanged10k(b *testing.B) {
+	src, target := &memory.Source{}, &memory.Target{}
+	var rs []reconcile.Resource
+	for i := range 10_000 {
+		rs = append(rs, thing(fmt.Sprintf("Deployment.apps/shop/d%05d", i), "replicas", int64(3), "image", "x"))
+	}
+	src.Set(state("r1", rs...), nil)
+	r, err := reconcile.New(reconcile.Options{Source: src, Actuator: target})
+	if err != nil {
+		b.Fatal(err)
+	}
+	mustSync(b, r)
+	mustSync(b, r)
+	run := func(name string, between func()) {
+		b.Run(name, func(b *testing.B) {
+			b.ReportAllocs()
+			for b.Loop() {
+				between()
+				if p := mustSync(b, r); !p.Empty() {
+					b.Fatal(p)
+				}
+			}
+		})
+	}
+	run("same states", func() {})
+	run("new desired state", func() { src.Set(state("r1", rs...), nil) })
+}
