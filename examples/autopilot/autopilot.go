@@ -54,6 +54,7 @@ type autopilot struct {
 	pending   []diagnosis
 	incidents map[string]*incidentRecord
 	held      map[reconcile.Key]reconcile.Held
+	refusals  map[string]bool // "revision key" of what a gate ever refused
 	seen      map[string]bool // revisions already told
 	synced    string          // revision of the last Synced event
 	warm      time.Time       // wall time at which detectors may learn
@@ -69,6 +70,7 @@ func build(ctx context.Context, cfg config, dir string, out, errw io.Writer) (_ 
 		instances: map[string]map[string]bool{},
 		incidents: map[string]*incidentRecord{},
 		held:      map[reconcile.Key]reconcile.Held{},
+		refusals:  map[string]bool{},
 		seen:      map[string]bool{},
 	}
 	a.mail.init()
@@ -288,7 +290,8 @@ type scaler struct {
 // its warm-up, with room for a busy machine.
 const (
 	leadWall    = 2 * time.Second
-	utilisation = 0.7
+	utilisation = 0.8 // a quantile of demand needs less slack than
+	hpaTarget   = 0.7 // the rule that only reacts, here at its usual setting
 	level       = 0.9
 	minReplicas = 2
 	maxReplicas = 12

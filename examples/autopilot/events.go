@@ -89,6 +89,7 @@ func (a *autopilot) planned(ctx context.Context, p *reconcile.Plan) {
 	clear(a.held)
 	for _, h := range p.Held {
 		a.held[h.Change.Key] = h
+		a.refusals[p.Revision+" "+h.Change.Key.String()] = true
 	}
 	a.mu.Unlock()
 	for _, h := range p.Held {
@@ -151,8 +152,10 @@ func (a *autopilot) remediated(e remediate.Event) {
 		a.tl.say(wordRepair, why, "%s (playbook %s)", summary, c.Playbook.Name)
 	case remediate.ActionFailed, remediate.ActionNoEffect, remediate.ActionSkipped:
 		a.tl.say(wordRepair, why, "did not work: %s", summary)
+	case remediate.ActionVerified:
+		a.tl.say(wordVerify, why, "it helped: %s", summary)
 	case remediate.CaseResolved:
-		a.tl.say(wordVerify, why, "resolved: case %s", c.ID)
+		a.tl.say(wordVerify, why, "case %s is over", c.ID)
 	case remediate.CaseEscalated:
 		a.tl.say(wordRepair, why, "escalated to a person: case %s", c.ID)
 	case remediate.CaseDenied:

@@ -148,9 +148,9 @@ func (a *autopilot) compare(sum *summary) error {
 	for _, fine := range a.sortedTracks() {
 		t := fine.coarse(step)
 		sum.ReplicaMinutes += t.replicaMinutes(step)
-		sum.StaticMinutes += t.staticMinutes(step, utilisation)
+		sum.StaticMinutes += t.staticMinutes(step, hpaTarget)
 		hpa, err := scaling.NewHPA(scaling.HPAOptions{
-			Capacity: t.Capacity, Target: utilisation, Min: minReplicas, Max: maxReplicas, Stabilization: a.clock.sim(3 * time.Second),
+			Capacity: t.Capacity, Target: hpaTarget, Min: minReplicas, Max: maxReplicas, Stabilization: a.clock.sim(3 * time.Second),
 		})
 		if err != nil {
 			return err

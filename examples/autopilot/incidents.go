@@ -51,7 +51,7 @@ func (a *autopilot) alerted(events []anomaly.Event, live bool) {
 			}
 		case anomaly.Cleared:
 			if live {
-				a.tl.say(wordVerify, nil, "%s is back to normal: %s", e.Alert.Series, e.Reason)
+				a.tl.say(wordVerify, nil, "%s: %s", e.Alert.Series, e.Reason)
 			}
 		}
 	}

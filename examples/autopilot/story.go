@@ -347,8 +347,7 @@ func (s *story) badManifest(ctx context.Context) error {
 	refused := until(ctx, 10*time.Second, func() bool {
 		s.a.mu.Lock()
 		defer s.a.mu.Unlock()
-		_, ok := s.a.held[key]
-		return ok
+		return s.a.refusals[bad.Revision+" "+key.String()]
 	})
 	id := findingTrigger + "/" + reconcile.ShortRevision(bad.Revision) + "-" + service
 	var c remediate.Case

@@ -152,7 +152,7 @@ func (t *track) staticMinutes(step time.Duration, utilisation float64) float64 {
 			peak = d
 		}
 	}
-	return math.Max(1, math.Ceil(peak/(t.Capacity*utilisation))) * step.Minutes() * float64(len(t.Times))
+	return math.Max(minReplicas, math.Ceil(peak/(t.Capacity*utilisation))) * step.Minutes() * float64(len(t.Times))
 }
 
 // replay is what a policy would have cost on the same demand.
