@@ -252,6 +252,9 @@ func maskSecret(k Key, fields []FieldChange) {
 //	  ~ Deployment.apps/shop/payment  drift: spec.replicas
 //	      spec.replicas: 2 -> 3  (shop/payment.yaml:9)
 func (p *Plan) String() string {
+	if p == nil {
+		return "no plan\n"
+	}
 	var b strings.Builder
 	count := map[Action]int{}
 	width := 0
