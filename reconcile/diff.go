@@ -106,29 +106,43 @@ func (d *differ) add(from, to any) {
 }
 
 func (d *differ) maps(applied, desired, live map[string]any) {
+	// Mostly, what is declared is the very map that was applied.
+	as := oneMap(applied, desired)
 	for k, want := range desired {
 		have, ok := live[k]
 		if !ok && blank(want) {
 			continue
 		}
+		was := want
+		if !as {
+			was = applied[k]
+		}
 		d.push(trail{field: k, kind: 'f'})
 		if ok {
-			d.values(applied[k], want, have)
+			d.values(was, want, have)
 		} else {
 			d.add(nil, want)
 		}
 		d.pop()
 	}
-	for k := range applied {
+	if as {
+		return
+	}
+	for k, was := range applied {
 		if _, ok := desired[k]; ok {
 			continue
 		}
 		if have, ok := live[k]; ok {
 			d.push(trail{field: k, kind: 'f'})
-			d.removed(applied[k], have)
+			d.removed(was, have)
 			d.pop()
 		}
 	}
+}
+
+// oneMap tells whether two maps are one.
+func oneMap(a, b map[string]any) bool {
+	return len(a) == len(b) && reflect.ValueOf(a).Pointer() == reflect.ValueOf(b).Pointer()
 }
 
 // removed takes away what was applied, and leaves what others put beside it.
@@ -249,14 +263,14 @@ func (d *differ) lists(applied, desired, live []any) {
 		d.longList(key, applied, desired, live)
 		return
 	}
-	for _, e := range desired {
+	for n, e := range desired {
 		want := e.(map[string]any)
-		i, j := findElement(live, key, want[key]), findElement(applied, key, want[key])
+		i, j := findNear(live, key, want[key], n), findNear(applied, key, want[key], n)
 		d.element(key, at(applied, j), want, at(live, i))
 	}
-	for _, e := range applied {
+	for n, e := range applied {
 		v := e.(map[string]any)[key]
-		if findElement(desired, key, v) < 0 {
+		if findNear(desired, key, v, n) < 0 {
 			d.element(key, nil, nil, at(live, findElement(live, key, v)))
 		}
 	}
@@ -265,6 +279,15 @@ func (d *differ) lists(applied, desired, live []any) {
 // few is the length up to which a list is searched from its start, which
 // allocates nothing; longer ones get an index.
 const few = 32
+
+// findNear is findElement for a list whose keys differ and where the element
+// is likely at index i.
+func findNear(l []any, key string, v any, i int) int {
+	if i < len(l) && sameScalar(l[i].(map[string]any)[key], v) {
+		return i
+	}
+	return findElement(l, key, v)
+}
 
 // longList is the second half of lists, in linear time.
 func (d *differ) longList(key string, applied, desired, live []any) {
@@ -481,7 +504,7 @@ func same(a, b any) bool {
 		if !ok || len(a) != len(b) {
 			return false
 		}
-		if reflect.ValueOf(a).Pointer() == reflect.ValueOf(b).Pointer() {
+		if oneMap(a, b) {
 			return true
 		}
 		for k, v := range a {
