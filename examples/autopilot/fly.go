@@ -108,7 +108,7 @@ func (a *autopilot) sortedTracks() []*track {
 func (a *autopilot) summarise(ctx context.Context, s *story) (summary, error) {
 	sim, wall := a.clock.now()
 	sum := summary{
-		OK: s.ok(), Story: a.cfg.story, Seed: a.cfg.seed, Steps: s.steps,
+		OK: s.ok(), Story: a.cfg.story, Seed: a.cfg.seed, Steps: s.steps, Release: s.release,
 		WallSeconds: wall.Seconds(), SimulatedHours: sim.Sub(a.clock.load.SimStart).Hours(),
 	}
 	totals, err := shop.ReadTotals(a.platform.Dir())
@@ -171,7 +171,7 @@ func (a *autopilot) compare(sum *summary) error {
 }
 
 func (r *incidentRecord) repair() repair {
-	out := repair{Incident: r.id, Status: string(r.status)}
+	out := repair{Incident: r.id, Onset: seconds(r.onset.Seconds()), Status: string(r.status)}
 	if out.Status == "" {
 		out.Status = "not handled"
 	}

@@ -20,8 +20,9 @@ import (
 // story injects what can go wrong and looks at what the autopilot makes of
 // it. It decides nothing and tells the autopilot nothing.
 type story struct {
-	a     *autopilot
-	steps []step
+	a       *autopilot
+	steps   []step
+	release *release
 }
 
 func (s *story) done(name string, ok bool, format string, args ...any) {
@@ -220,6 +221,10 @@ func (s *story) badRelease(ctx context.Context) error {
 	}
 	s.a.tl.say(wordFault, nil, "a developer releases %s %s, which has a defect (commit %s)", culprit, tag, reconcile.ShortRevision(bad.Revision))
 	before := time.Now()
+	s.release = &release{
+		Culprit: culprit, Defect: s.a.cfg.defect, Commit: reconcile.ShortRevision(bad.Revision),
+		Pushed: seconds(before.Sub(s.a.clock.load.WallStart).Seconds()),
+	}
 	var rec incidentRecord
 	until(ctx, 45*time.Second, func() bool {
 		rec = s.newest(func(r *incidentRecord) bool {

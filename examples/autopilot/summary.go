@@ -19,6 +19,7 @@ type step struct {
 // wall time since the first bad sample, absent where it did not get there.
 type repair struct {
 	Incident string  `json:"incident"`
+	Onset    seconds `json:"onset_s"` // first bad sample, since the start
 	Service  string  `json:"service,omitempty"`
 	Instance string  `json:"instance,omitempty"`
 	Commit   string  `json:"blamed_commit,omitempty"`
@@ -28,6 +29,15 @@ type repair struct {
 	Cause    seconds `json:"cause_s,omitempty"`
 	Act      seconds `json:"act_s,omitempty"`
 	Verify   seconds `json:"verify_s,omitempty"`
+}
+
+// release is the bad release that the story injected: what a repair ought to
+// have found. Seconds of wall time since the start.
+type release struct {
+	Culprit string  `json:"culprit"`
+	Defect  string  `json:"defect"`
+	Commit  string  `json:"bad_commit"`
+	Pushed  seconds `json:"pushed_s"`
 }
 
 type seconds float64
@@ -54,6 +64,7 @@ type summary struct {
 	WallSeconds    float64  `json:"wall_s"`
 	SimulatedHours float64  `json:"simulated_h"`
 	Steps          []step   `json:"steps"`
+	Release        *release `json:"release,omitempty"`
 	Repairs        []repair `json:"repairs"`
 	Commits        []commit `json:"commits"`
 
