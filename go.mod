@@ -10,7 +10,7 @@ require (
 	go.uber.org/goleak v1.3.0
 	go.yaml.in/yaml/v4 v4.0.0
 	golang.org/x/sync v0.24.0
-	gonum.org/v1/gonum v0.17.0
+	golang.org/x/term v0.47.0
 )
 
 require (

@@ -2,7 +2,7 @@ package forecast
 
 import "math"
 
-// widths are the half-widths that a [kernel] chooses from.
+// widths are the half-widths that a [kernel] chooses from; read-only.
 var widths = [...]int{0, 1, 2, 3, 5, 8, 12, 18}
 
 // kernel smooths a seasonal profile round its circle with a triangular window.

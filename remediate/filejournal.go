@@ -245,6 +245,7 @@ func (j *FileJournal) Close() error {
 	return errors.Join(j.file.Close(), j.lock.Close())
 }
 
+// castagnoli is read-only.
 var castagnoli = crc32.MakeTable(crc32.Castagnoli)
 
 // appendFrame writes one record's frame and gives its hash.

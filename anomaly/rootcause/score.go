@@ -30,6 +30,7 @@ type trait struct {
 	mean     bool    // a ratio of few requests: the mean sees what the median does not
 }
 
+// traits is read-only.
 var traits = [kinds]trait{
 	unknown:        {up: 0.8, down: 0.8, share: 0.05},
 	errorKind:      {up: 1, down: 0.05, floor: 0.01, share: 0.1, mean: true},
