@@ -147,15 +147,22 @@ func (p *Plan) Digest() string {
 	type bare Change // without the masking of Change.MarshalJSON
 	waves := make([][]bare, len(p.Waves))
 	for i, w := range p.Waves {
-		for _, c := range w {
-			waves[i] = append(waves[i], bare(c))
+		waves[i] = make([]bare, len(w))
+		for j, c := range w {
+			waves[i][j] = bare(c)
 		}
 	}
 	return digest(p.Target, p.Revision, waves)
 }
 
 // openDigest is the digest of what the plan's JSON shows.
-func (p *Plan) openDigest() string { return digest(p.Target, p.Revision, p.Waves) }
+func (p *Plan) openDigest() string {
+	waves := make([][]Change, len(p.Waves)) // an empty list is not told from none
+	for i, w := range p.Waves {
+		waves[i] = append([]Change{}, w...)
+	}
+	return digest(p.Target, p.Revision, waves)
+}
 
 func digest(target, revision string, waves any) string {
 	all := struct {

@@ -352,6 +352,7 @@ func FuzzPlanJSON(f *testing.F) {
 		f.Fatal(err)
 	}
 	f.Add(b)
+	f.Add([]byte(`{}`))
 	f.Add([]byte(`{"waves":[[{"key":"Job/a","desired":{"a":1e400}}]]}`))
 	f.Add([]byte(`{"waves":[[{"fields":[{"path":"a","to":9223372036854775808}]}]]}`))
 	f.Fuzz(func(t *testing.T, b []byte) {
