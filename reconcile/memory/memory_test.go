@@ -144,7 +144,14 @@ func TestWatchTellsOfEverything(t *testing.T) {
 	var wg sync.WaitGroup
 	got := make(chan reconcile.Key, 4096)
 	ended := make(chan error, 1)
-	wg.Go(func() { ended <- target.Watch(ctx, func(k reconcile.Key) { got <- k }) })
+	wg.Go(func() {
+		ended <- target.Watch(ctx, func(k reconcile.Key) {
+			select {
+			case got <- k:
+			case <-ctx.Done():
+			}
+		})
+	})
 	edit := func(i int) {
 		_ = target.Edit(key("a"), func(object) object { return config("a", fmt.Sprint(i)) })
 	}
