@@ -110,7 +110,7 @@ func build(ctx context.Context, cfg config, dir string, out, errw io.Writer) (_ 
 	if err := shop.PublishBase(dir); err != nil {
 		return nil, err
 	}
-	if err := a.platform.StartInfrastructure(ctx, &load); err != nil {
+	if err := errors.Join(shop.SaveLoad(dir, load), a.platform.StartInfrastructure(ctx, nil)); err != nil {
 		return nil, err
 	}
 

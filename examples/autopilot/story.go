@@ -112,6 +112,10 @@ func (s *story) firstSync(ctx context.Context) error {
 	if ctx.Err() != nil {
 		return ctx.Err()
 	}
+	// Now customers come; after a restart they have been there all the time.
+	if err := s.a.platform.StartInfrastructure(context.WithoutCancel(ctx), &s.a.clock.load); err != nil {
+		return err
+	}
 	s.a.mu.Lock()
 	if s.a.warm.IsZero() {
 		s.a.warm = time.Now().Add(1500 * time.Millisecond) // the first requests met a cold shop

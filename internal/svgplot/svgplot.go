@@ -101,8 +101,10 @@ func (p Plot) WriteSVG(w io.Writer) error {
 		p.curve(out, f, c, i)
 	}
 	fmt.Fprint(out, "</g>\n")
+	free := math.Inf(-1) // labels that would lie on each other are left out
 	for _, m := range p.Marks {
-		if m.Label != "" && !m.At.Before(f.from) && !m.At.After(f.to) {
+		if m.Label != "" && !m.At.Before(f.from) && !m.At.After(f.to) && f.x(m.At) >= free {
+			free = f.x(m.At) + 6.4*float64(len([]rune(m.Label))) + 6
 			fmt.Fprintf(out, `<text x="%.1f" y="%d" font-size="10" fill="%s">%s</text>`+"\n", f.x(m.At)+3, top+10, color(m.Color, "#888"), html.EscapeString(m.Label))
 		}
 	}
