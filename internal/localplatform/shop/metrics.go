@@ -86,12 +86,6 @@ func (f *family) set(v float64, values ...string) {
 	f.r.mu.Unlock()
 }
 
-func (f *family) get(values ...string) float64 {
-	f.r.mu.Lock()
-	defer f.r.mu.Unlock()
-	return f.child(values).value
-}
-
 func (f *family) observe(seconds float64, values ...string) {
 	f.r.mu.Lock()
 	c := f.child(values)
