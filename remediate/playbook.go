@@ -161,7 +161,7 @@ func (a Action) validateField() error {
 		return fmt.Errorf("SetField needs a Field: %w", ErrInvalid)
 	}
 	if _, err := reconcile.ParsePath(a.Field); err != nil {
-		return fmt.Errorf("%v: %w", err, ErrInvalid)
+		return fmt.Errorf("%w: %w", err, ErrInvalid)
 	}
 	if back, err := reconcile.ParseKey(a.Key.String()); a.Key != (reconcile.Key{}) && (err != nil || back != a.Key) {
 		return fmt.Errorf("key %q is not the key of a resource: %w", a.Key, ErrInvalid)

@@ -63,7 +63,7 @@ func TestPolarisFixtures(t *testing.T) {
 	agree, seen := 0, map[string]bool{}
 	for r := tar.NewReader(z); ; {
 		h, err := r.Next()
-		if err == io.EOF {
+		if errors.Is(err, io.EOF) {
 			break
 		}
 		if err != nil {

@@ -31,21 +31,21 @@ func Practices() []Rule {
 			"Without requests the scheduler places the pod blindly, and it is the first to be evicted.", requests),
 		podRule(Enforce, "secret-env", "Secret in the environment", Critical, "",
 			"What is committed is in every clone for good, and what is in a pod's environment is shown to whoever may read the pod.", secretEnv),
-		resourceRule(Enforce, "secret-config-map", "Secret in a ConfigMap", Critical, "",
+		resourceRule(Enforce, "secret-config-map", "Secret in a ConfigMap", Critical,
 			"What is committed is in every clone for good, and ConfigMaps are neither encrypted nor guarded as Secrets are.", secretConfigMap),
-		resourceRule(Enforce, "secret-manifest", "Secret in plain in Git", Critical, "",
+		resourceRule(Enforce, "secret-manifest", "Secret in plain in Git", Critical,
 			"The data of a Secret is encoded, not encrypted: what is committed is in every clone for good.", secretManifest),
 		podRule(Warn, "service-account-token", "Service account token mounted", Info, "",
 			"Most workloads never call the API server; a mounted token is a credential that an intruder finds at once.", serviceAccountToken),
-		resourceRule(Warn, "rbac-wildcard", "Wildcard in an RBAC rule", Medium, "",
+		resourceRule(Warn, "rbac-wildcard", "Wildcard in an RBAC rule", Medium,
 			"A star also grants what does not exist yet: every verb and resource that is added later.", rbacWildcard),
-		resourceRule(Warn, "rbac-cluster-admin", "Binding to cluster-admin", High, "",
+		resourceRule(Warn, "rbac-cluster-admin", "Binding to cluster-admin", High,
 			"Whoever holds a token of the subject holds the whole cluster, or the whole namespace.", rbacClusterAdmin),
 	}
 }
 
-func resourceRule(m Mode, id, title string, s Severity, standard, why string, check func(reconcile.Resource) []Violation) Rule {
-	return Rule{Policy: Policy{ID: id, Title: title, Severity: s, Why: why, Standard: standard, Check: check}, Mode: m}
+func resourceRule(m Mode, id, title string, s Severity, why string, check func(reconcile.Resource) []Violation) Rule {
+	return Rule{Policy: Policy{ID: id, Title: title, Severity: s, Why: why, Check: check}, Mode: m}
 }
 
 func imageTags(p *Pod) (vs []Violation) {

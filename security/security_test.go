@@ -142,7 +142,7 @@ func TestWorkloadKinds(t *testing.T) {
 }
 
 func TestFindingsAreSortedAndDistinct(t *testing.T) {
-	twice := resourceRule(Enforce, "twice", "", Low, "", "", func(reconcile.Resource) []Violation {
+	twice := resourceRule(Enforce, "twice", "", Low, "", func(reconcile.Resource) []Violation {
 		return []Violation{{"spec.b", "b", ""}, {"spec.a", "a", ""}, {"spec.b", "b", ""}, {"spec.b", "b2", ""}}
 	})
 	set := newSet(t, Config{Rules: []Rule{twice}})

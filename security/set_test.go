@@ -13,7 +13,7 @@ import (
 )
 
 func named(id string) Rule {
-	return resourceRule(Enforce, id, "", High, "", "", func(r reconcile.Resource) []Violation {
+	return resourceRule(Enforce, id, "", High, "", func(r reconcile.Resource) []Violation {
 		return []Violation{{Path: "spec.containers[name=a].image", Message: "m"}}
 	})
 }

@@ -31,14 +31,14 @@ func main() {
 		log.Fatal(err)
 	}
 	start := time.Date(2026, 3, 2, 0, 0, 0, 0, time.UTC)
-	at := func(day, hour, minute int) time.Time {
-		return start.AddDate(0, 0, day).Add(time.Duration(hour)*time.Hour + time.Duration(minute)*time.Minute)
+	at := func(hour, minute int) time.Time {
+		return start.AddDate(0, 0, 1).Add(time.Duration(hour)*time.Hour + time.Duration(minute)*time.Minute)
 	}
 	rng := rand.New(rand.NewPCG(1, 2))
 	fmt.Printf("%-12s %-15s %-22s %-10s %9s %9s %6s  %s\n", "time", "event", "series", "kind", "value", "expected", "score", "reason")
-	for t := start; t.Before(at(1, 18, 0)); t = t.Add(time.Minute) {
-		if t.Equal(at(1, 13, 0)) {
-			err := monitor.Suppress(anomaly.Match{Service: "payment"}, at(1, 14, 0), "maintenance of payment")
+	for t := start; t.Before(at(18, 0)); t = t.Add(time.Minute) {
+		if t.Equal(at(13, 0)) {
+			err := monitor.Suppress(anomaly.Match{Service: "payment"}, at(14, 0), "maintenance of payment")
 			if err != nil {
 				log.Fatal(err)
 			}
@@ -52,11 +52,11 @@ func main() {
 			}
 			within := func(s string, from, to time.Time) bool { return service == s && !t.Before(from) && t.Before(to) }
 			switch {
-			case within("checkout", at(1, 9, 30), at(1, 9, 50)):
+			case within("checkout", at(9, 30), at(9, 50)):
 				values["error_ratio"] = 0.25 + 0.05*rng.Float64()
-			case within("payment", at(1, 13, 10), at(1, 13, 40)):
-				values["memory_mb"] += 15 * t.Sub(at(1, 13, 10)).Minutes()
-			case within("checkout", at(1, 16, 0), at(1, 16, 15)):
+			case within("payment", at(13, 10), at(13, 40)):
+				values["memory_mb"] += 15 * t.Sub(at(13, 10)).Minutes()
+			case within("checkout", at(16, 0), at(16, 15)):
 				values["request_rate"] = math.NaN()
 			}
 			for _, metric := range []string{"error_ratio", "memory_mb", "request_rate"} {

@@ -74,12 +74,11 @@ func (a *autopilot) replay() error {
 // tick scrapes once and acts on what is there.
 func (a *autopilot) tick(ctx context.Context) error {
 	b, err := a.scraper.Tick(ctx, a.clock.Now())
-	if errors.Is(err, scrape.ErrNotAfter) || ctx.Err() != nil {
+	switch {
+	case errors.Is(err, scrape.ErrNotAfter):
 		return nil
-	}
-	if err != nil {
-		a.tl.say(wordError, nil, "metrics: %v", err)
-		return nil
+	case err != nil:
+		return a.passing(ctx, "metrics", err)
 	}
 	// Starting up is no ordinary time: detectors learn from when the shop
 	// first served.
@@ -98,6 +97,15 @@ func (a *autopilot) tick(ctx context.Context) error {
 	a.record(b)
 	a.diagnose(ctx)
 	return a.scale(ctx, b.Time)
+}
+
+// passing tells of a failure that the next round may not have. When the run
+// is over nothing is told, since everything fails then.
+func (a *autopilot) passing(ctx context.Context, what string, err error) error {
+	if ctx.Err() == nil {
+		a.tl.say(wordError, nil, "%s: %v", what, err)
+	}
+	return ctx.Err()
 }
 
 // watch shows a batch to the detectors. In a replay nothing is told or
@@ -178,7 +186,7 @@ func (a *autopilot) scale(ctx context.Context, now time.Time) error {
 	}
 	state, err := a.repo.Fetch(ctx)
 	if err != nil {
-		return nil // the reconciler tells
+		return a.passing(ctx, "scale", err)
 	}
 	trouble := slices.ContainsFunc(a.monitor.Incidents(), func(i anomaly.Incident) bool { return i.Closed.IsZero() })
 	var edits []reconcile.Edit
@@ -225,11 +233,7 @@ func (a *autopilot) scale(ctx context.Context, now time.Time) error {
 		Edits:    edits,
 	})
 	if err != nil {
-		if ctx.Err() != nil {
-			return nil
-		}
-		a.tl.say(wordError, nil, "scale: %v", err)
-		return nil
+		return a.passing(ctx, "scale", err)
 	}
 	a.lastScale = time.Now()
 	a.rec.Trigger()

@@ -74,7 +74,7 @@ func (p *Platform) apply(ctx context.Context, c reconcile.Change) error {
 		return fmt.Errorf("action %q: %w: %w", c.Action, reconcile.ErrInvalid, reconcile.ErrTerminal)
 	}
 	if key, err := reconcile.KeyOf(c.Desired); err != nil || key != c.Key {
-		return fmt.Errorf("the object is not one of %s (%v): %w: %w", c.Key, err, reconcile.ErrInvalid, reconcile.ErrTerminal)
+		return fmt.Errorf("the object is not one of %s: %w: %w: %w", c.Key, err, reconcile.ErrInvalid, reconcile.ErrTerminal)
 	}
 	desired := reconcile.CloneObject(c.Desired)
 	delete(desired, "status") // reality's, not the author's

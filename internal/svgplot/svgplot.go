@@ -108,7 +108,7 @@ func (p Plot) WriteSVG(w io.Writer) error {
 			fmt.Fprintf(out, `<text x="%.1f" y="%d" font-size="10" fill="%s">%s</text>`+"\n", f.x(m.At)+3, top+10, color(m.Color, "#888"), html.EscapeString(m.Label))
 		}
 	}
-	p.legend(out, width)
+	p.legend(out)
 	fmt.Fprint(out, "</svg>\n")
 	return out.Flush()
 }
@@ -268,7 +268,7 @@ func (p Plot) mark(out io.Writer, f frame, m Mark) {
 	fmt.Fprintf(out, `<line x1="%.1f" x2="%.1f" y1="%d" y2="%.1f" stroke="%s" stroke-dasharray="2 3"/>`+"\n", x, x, top, top+f.h, color(m.Color, "#888"))
 }
 
-func (p Plot) legend(out io.Writer, width int) {
+func (p Plot) legend(out io.Writer) {
 	x := float64(left)
 	item := func(name, c string, opacity float64) {
 		if name == "" {

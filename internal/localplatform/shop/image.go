@@ -67,7 +67,7 @@ func PullImage(dir, image string) (Behaviour, error) {
 	}
 	var b Behaviour
 	if err := json.Unmarshal(data, &b); err != nil {
-		return Behaviour{}, fmt.Errorf("shop: %w: %q is broken: %v", ErrNoImage, image, err)
+		return Behaviour{}, fmt.Errorf("shop: %w: %q is broken: %w", ErrNoImage, image, err)
 	}
 	return b, nil
 }

@@ -159,7 +159,7 @@ func (p *process) serve(ctx context.Context, l net.Listener, h http.Handler, lin
 		srv.Close()
 		return errors.Join(fmt.Errorf("shop: register %s: %w", p.entry.ID, err), ignoreClosed(<-done))
 	}
-	defer p.dir.Unregister(p.entry.ID)
+	defer func() { _ = p.dir.Unregister(p.entry.ID) }() // a reader sees that the process is gone all the same
 
 	select {
 	case err := <-done:
