@@ -48,7 +48,8 @@ type autopilot struct {
 	tracks    map[string]*track
 	lastScale time.Time // wall
 	instances map[string]map[string]bool
-	opened    time.Time // the first interval of ordinary service
+	opened    time.Time // the first interval of service
+	enough    int       // intervals in a row with capacity for the demand
 
 	mu        sync.Mutex // guards what the story looks at
 	pending   []diagnosis
@@ -57,7 +58,8 @@ type autopilot struct {
 	refusals  map[string]bool // "revision key" of what a gate ever refused
 	seen      map[string]bool // revisions already told
 	synced    string          // revision of the last Synced event
-	warm      time.Time       // wall time at which detectors may learn
+	warm      time.Time       // wall time at which start-up is over
+	watched   time.Time       // wall time since which detectors learn
 	decisions []scaling.Decision
 }
 

@@ -109,7 +109,14 @@ func (a *autopilot) name(ctx context.Context, id string) error {
 
 func (a *autopilot) analyse(ctx context.Context, incident anomaly.Incident) (*rootcause.Report, error) {
 	now := a.clock.Now()
-	w := a.scraper.Window(now.Add(-a.clock.sim(45*time.Second)), now.Add(a.clock.step()))
+	from := now.Add(-a.clock.sim(45 * time.Second))
+	// What is usual is judged by what the detectors learned from.
+	a.mu.Lock()
+	if watched := a.clock.load.SimTime(a.watched); from.Before(watched) {
+		from = watched
+	}
+	a.mu.Unlock()
+	w := a.scraper.Window(from, now.Add(a.clock.step()))
 	changes, err := a.changes(ctx, incident.OnsetLatest)
 	if err != nil {
 		return nil, err

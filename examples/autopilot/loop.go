@@ -61,7 +61,10 @@ func (a *autopilot) replay() error {
 		}
 		if watched {
 			a.watch(b, false)
-			a.warm = time.Now() // they are warm already
+			if a.watched.IsZero() {
+				a.watched = a.clock.load.WallTime(b.Time)
+				a.warm = a.watched
+			}
 			if a.opened.IsZero() {
 				a.opened = b.Time
 			}
@@ -80,18 +83,11 @@ func (a *autopilot) tick(ctx context.Context) error {
 	case err != nil:
 		return a.passing(ctx, "metrics", err)
 	}
-	// Starting up is no ordinary time: detectors learn from when the shop
-	// first served.
-	a.mu.Lock()
-	watched := !a.warm.IsZero() && time.Now().After(a.warm)
-	a.mu.Unlock()
+	watched := a.ordinary(b)
 	if err := a.history.append(b, watched); err != nil {
 		return err
 	}
 	if watched {
-		if a.opened.IsZero() {
-			a.opened = b.Time
-		}
 		a.watch(b, true)
 	}
 	a.record(b)
@@ -106,6 +102,40 @@ func (a *autopilot) passing(ctx context.Context, what string, err error) error {
 		a.tl.say(wordError, nil, "%s: %v", what, err)
 	}
 	return ctx.Err()
+}
+
+// ordinary tells whether detectors may learn from a batch. Starting up is no
+// ordinary time, and neither is the time until there is capacity for the
+// demand that the shop opened to: who learns from them takes errors for usual.
+// Once it is, it stays so, and after a while it is whatever it is.
+func (a *autopilot) ordinary(b scrape.Batch) bool {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if !a.watched.IsZero() {
+		return true
+	}
+	if a.warm.IsZero() || time.Now().Before(a.warm) {
+		return false
+	}
+	if a.opened.IsZero() {
+		a.opened = b.Time
+	}
+	value := map[anomaly.SeriesID]float64{}
+	for _, s := range b.Samples {
+		value[s.Series] = s.Value
+	}
+	a.enough++
+	for name, s := range a.scalers {
+		rate := value[anomaly.SeriesID{Service: name, Metric: scrape.RequestRate}]
+		if rate > s.capacity*value[anomaly.SeriesID{Service: name, Metric: scrape.ReplicasReady}] {
+			a.enough = 0
+		}
+	}
+	if a.enough < 4 && time.Since(a.warm) < 15*time.Second {
+		return false
+	}
+	a.watched = time.Now()
+	return true
 }
 
 // watch shows a batch to the detectors. In a replay nothing is told or

@@ -76,7 +76,7 @@ func (s *story) tell(ctx context.Context) error {
 	}
 	var parts []func(context.Context) error
 	if s.a.cfg.story == "release" {
-		parts = append(parts, func(ctx context.Context) error { return s.sleep(ctx, 15*time.Second) }, s.badRelease)
+		parts = append(parts, s.settle, s.badRelease)
 	} else {
 		parts = append(parts,
 			func(ctx context.Context) error { return s.sleepUntil(ctx, 0, 4) }, s.drift,
@@ -128,6 +128,16 @@ func (s *story) firstSync(ctx context.Context) error {
 		return errors.New("the shop did not come up; run with -v to see why")
 	}
 	return nil
+}
+
+// settle waits until the detectors know what is usual.
+func (s *story) settle(ctx context.Context) error {
+	until(ctx, 30*time.Second, func() bool {
+		s.a.mu.Lock()
+		defer s.a.mu.Unlock()
+		return !s.a.watched.IsZero() && time.Since(s.a.watched) > 12*time.Second
+	})
+	return ctx.Err()
 }
 
 func (s *story) declared(ctx context.Context, service string) int {

@@ -34,7 +34,7 @@ type Options struct {
 	Seed uint64
 	// Plan replaces the seed's where it has kills.
 	Plan Plan
-	// Peak is the traffic at the busiest time, in requests a second; 0 is 60.
+	// Peak is the traffic at the busiest time, in requests a second; 0 is 50.
 	Peak float64
 	// Warm is for how long the controller watches good service before the
 	// fault; 0 is 12 s.
@@ -121,7 +121,7 @@ func Run(ctx context.Context, o Options) (_ Result, err error) {
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return Result{}, err
 	}
-	o.Peak, o.Warm, o.Within = cmp.Or(o.Peak, 60), cmp.Or(o.Warm, warmUp), cmp.Or(o.Within, time.Minute)
+	o.Peak, o.Warm, o.Within = cmp.Or(o.Peak, 50), cmp.Or(o.Warm, warmUp), cmp.Or(o.Within, time.Minute)
 	plan := o.Plan
 	if len(plan.Kills) == 0 {
 		plan = NewPlan(o.Seed)
