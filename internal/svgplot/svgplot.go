@@ -90,7 +90,9 @@ func (p Plot) WriteSVG(w io.Writer) error {
 	fmt.Fprintf(out, `<rect width="%d" height="%d" fill="#fff"/><text x="%d" y="16" font-size="13" font-weight="600">%s</text>`+"\n",
 		width, height, left, html.EscapeString(p.Title))
 	p.axes(out, f)
-	fmt.Fprintf(out, `<clipPath id="c"><rect x="%d" y="%d" width="%.1f" height="%.1f"/></clipPath><g clip-path="url(#c)">`+"\n", left, top, f.w, f.h)
+	// Plots of one page share their ids: one that is used twice means the same.
+	id := fmt.Sprintf("clip%.0fx%.0f", f.w, f.h)
+	fmt.Fprintf(out, `<clipPath id="%s"><rect x="%d" y="%d" width="%.1f" height="%.1f"/></clipPath><g clip-path="url(#%s)">`+"\n", id, left, top, f.w, f.h, id)
 	for i, b := range p.Bands {
 		p.band(out, f, b, i)
 	}

@@ -1,0 +1,6 @@
+//go:build !race
+
+package main
+
+// raceEnabled tells that processes are slow.
+const raceEnabled = false
