@@ -56,6 +56,10 @@ type Edit struct {
 	// Remove is true.
 	Value  any  `json:"value"`
 	Remove bool `json:"remove,omitempty"`
+	// Expect, if not nil, is the value that the field must have in the newest
+	// commit: where it has another one, or none, the write is refused with
+	// [ErrConflict], because what was decided was decided on something else.
+	Expect any `json:"expect,omitempty"`
 }
 
 // WriteRequest asks for one commit on the branch that declares the desired

@@ -20,6 +20,9 @@ var (
 	ErrForbidden = errors.New("forbidden")
 	// ErrNotFound says that a resource, revision or commit does not exist.
 	ErrNotFound = errors.New("not found")
+	// ErrNoChange says that what a write asks for is so already, so that no
+	// commit was made.
+	ErrNoChange = errors.New("nothing to change")
 	// ErrStale refuses a plan whose base has moved since it was made.
 	ErrStale = errors.New("stale plan")
 	// ErrHeld says that a plan was not applied because a brake or a gate
