@@ -243,10 +243,19 @@ func openRepository(ctx context.Context, cfg config, dir string, clock simClock,
 	if err != nil {
 		return nil, err
 	}
-	_, err = gitsource.Init(ctx, opts.URL, gitsource.CommitRequest{
+	// A repository without its first commit, which a crash could leave, would
+	// stop every later run: it gets its name when it is complete.
+	unfinished := opts.URL + ".new"
+	if err := os.RemoveAll(unfinished); err != nil {
+		return nil, err
+	}
+	_, err = gitsource.Init(ctx, unfinished, gitsource.CommitRequest{
 		Message: "Declare the shop", Author: developer(), Time: clock.Now(), Files: files,
 	})
 	if err != nil {
+		return nil, err
+	}
+	if err := os.Rename(unfinished, opts.URL); err != nil {
 		return nil, err
 	}
 	return gitsource.Open(ctx, opts)

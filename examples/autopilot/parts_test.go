@@ -6,6 +6,7 @@ import (
 	"encoding/xml"
 	"errors"
 	"io"
+	"log/slog"
 	"math"
 	"os"
 	"path/filepath"
@@ -20,6 +21,7 @@ import (
 	"github.com/evenkeel-go/evenkeel/forecast/scaling"
 	"github.com/evenkeel-go/evenkeel/internal/localplatform/scrape"
 	"github.com/evenkeel-go/evenkeel/internal/localplatform/shop"
+	"github.com/evenkeel-go/evenkeel/reconcile/gitsource"
 )
 
 var nan = math.NaN()
@@ -218,6 +220,29 @@ func TestHistory(t *testing.T) {
 	err = h.read(func(scrape.Batch, bool) error { return nil })
 	if err == nil || !strings.Contains(err.Error(), name+":3:") {
 		t.Errorf("damage in line 3: %v", err)
+	}
+}
+
+// A run that was killed while it made the repository leaves one without a
+// commit; the next starts anew.
+func TestRepositoryCutOff(t *testing.T) {
+	dir := t.TempDir()
+	for _, name := range []string{"HEAD", "refs/heads/x.lock", "objects/ab/cut"} {
+		file := filepath.Join(dir, "desired.git.new", name)
+		if err := errors.Join(os.MkdirAll(filepath.Dir(file), 0o700), os.WriteFile(file, []byte("ref: refs/he"), 0o600)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	clock := simClock{shop.LoadConfig{SimStart: midnight(), WallStart: time.Now(), Speed: 1440}}
+	for range 2 { // made, and then opened
+		repo, err := openRepository(t.Context(), config{}, dir, clock, slog.New(slog.DiscardHandler))
+		if err != nil {
+			t.Fatal(err)
+		}
+		log, err := repo.Log(t.Context(), gitsource.LogOptions{})
+		if err != nil || len(log) != 1 || log[0].Subject() != "Declare the shop" {
+			t.Errorf("log %v, %v", log, err)
+		}
 	}
 }
 

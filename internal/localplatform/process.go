@@ -9,6 +9,7 @@ import (
 	"io/fs"
 	"os"
 	"os/exec"
+	"strconv"
 	"strings"
 	"sync"
 	"syscall"
@@ -88,7 +89,7 @@ func (p *Platform) start(ctx context.Context, e rundir.Entry, env []string) (run
 	}
 	defer out.Close() // the process has its own
 	args := append(append([]string{}, p.opts.ArgsPrefix...), e.Role,
-		"-dir", string(p.dir), "-id", e.ID, "-lease", p.opts.Lease.String())
+		"-dir", string(p.dir), "-id", e.ID, "-lease", p.opts.Lease.String(), "-controller", strconv.Itoa(os.Getpid()))
 	for _, f := range []struct{ flag, value string }{
 		{"-name", e.Service}, {"-namespace", e.Namespace}, {"-image", e.Image}, {"-template", e.Template},
 		{"-owner", e.Owner}, {"-action", e.Action}, {"-replaces", e.Replaces},

@@ -18,7 +18,8 @@
 //
 //  1. A process registers itself in DIR/run when it listens, and ends itself
 //     when DIR/lease is gone or old: nothing outlives a controller that does
-//     not come back.
+//     not come back. One whose controller ended before it registered does not
+//     register: the next controller would not know what it was started for.
 //  2. On SIGTERM a replica leaves the load balancer first and then finishes
 //     what it has accepted, for up to 900 ms.
 //  3. Demand is a function of simulated time and a seed: a restarted load

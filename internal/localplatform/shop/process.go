@@ -25,9 +25,11 @@ type process struct {
 	dir   rundir.Dir
 	entry rundir.Entry
 	lease time.Duration
-	clock reconcile.SystemClock
-	log   *slog.Logger
-	reg   *registry
+	// controller is the pid of whoever starts it, 0 where nobody said.
+	controller int
+	clock      reconcile.SystemClock
+	log        *slog.Logger
+	reg        *registry
 }
 
 // Main runs one of the platform's processes until it is told to end, and
@@ -39,8 +41,8 @@ type process struct {
 //		os.Exit(shop.Main(os.Args[2:], os.Stderr))
 //	}
 //
-// Exit codes: 0 told to end, 2 bad arguments, 3 the lease ran out, 1 any
-// other failure, 137 out of memory.
+// Exit codes: 0 told to end, 2 bad arguments, 3 no controller is there any
+// more, 1 any other failure, 137 out of memory.
 func Main(args []string, stderr io.Writer) int {
 	if len(args) == 0 {
 		fmt.Fprintln(stderr, "shop: want service, lb or load")
@@ -59,6 +61,7 @@ func Main(args []string, stderr io.Writer) int {
 	flags.StringVar(&p.entry.Owner, "owner", rundir.OwnerPlatform, "who starts it")
 	flags.StringVar(&p.entry.Action, "action", "", "restart that starts it")
 	flags.StringVar(&p.entry.Replaces, "replaces", "", "process that it stands in for")
+	flags.IntVar(&p.controller, "controller", 0, "pid of the process that starts it and waits for it to register")
 	flags.DurationVar(&p.lease, "lease", 20*time.Second, "age of the lease at which to end")
 	if err := flags.Parse(args[1:]); err != nil {
 		return 2
@@ -94,7 +97,7 @@ func Main(args []string, stderr io.Writer) int {
 	switch {
 	case err == nil:
 		return 0
-	case errors.Is(err, errLease):
+	case errors.Is(err, errLease), errors.Is(err, errOrphan):
 		p.log.Warn("ending", "cause", err)
 		return 3
 	default:
@@ -103,7 +106,15 @@ func Main(args []string, stderr io.Writer) int {
 	}
 }
 
-var errLease = errors.New("no controller has renewed the lease")
+var (
+	errLease  = errors.New("no controller has renewed the lease")
+	errOrphan = errors.New("the controller has ended before it knew of this process")
+)
+
+// orphaned tells whether the controller that started the process is gone. The
+// next controller knows only what has registered by then: a process that
+// comes later would stand beside the one that was started in its place.
+func (p *process) orphaned() bool { return p.controller > 0 && os.Getppid() != p.controller }
 
 // watchLease ends the process when no controller is there any more.
 func (p *process) watchLease(ctx context.Context, end context.CancelCauseFunc) {
@@ -147,6 +158,9 @@ func listen(want int) (net.Listener, error) {
 // callers that still hold its address come in for linger, and then waits for
 // what it has accepted up to drain.
 func (p *process) serve(ctx context.Context, l net.Listener, h http.Handler, linger, drain time.Duration) error {
+	if p.orphaned() {
+		return errors.Join(errOrphan, l.Close())
+	}
 	srv := &http.Server{Handler: h, ReadHeaderTimeout: 5 * time.Second, ErrorLog: slog.NewLogLogger(p.log.Handler(), slog.LevelDebug)}
 	done := make(chan error, 1)
 	go func() { done <- srv.Serve(l) }()
@@ -160,6 +174,10 @@ func (p *process) serve(ctx context.Context, l net.Listener, h http.Handler, lin
 		return errors.Join(fmt.Errorf("shop: register %s: %w", p.entry.ID, err), ignoreClosed(<-done))
 	}
 	defer func() { _ = p.dir.Unregister(p.entry.ID) }() // a reader sees that the process is gone all the same
+	if p.orphaned() {                                   // since the look before
+		srv.Close()
+		return errors.Join(errOrphan, ignoreClosed(<-done))
+	}
 
 	select {
 	case err := <-done:

@@ -7,6 +7,8 @@ import (
 	"io/fs"
 	"math"
 	"net/http/httptest"
+	"os"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -16,6 +18,8 @@ import (
 	"github.com/prometheus/common/model"
 	"go.uber.org/goleak"
 	"go.yaml.in/yaml/v4"
+
+	"github.com/evenkeel-go/evenkeel/internal/localplatform/rundir"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
@@ -319,5 +323,22 @@ func BenchmarkDailyRate(b *testing.B) {
 	b.ReportAllocs()
 	for i := range b.N {
 		d.Rate(monday.Add(time.Duration(i) * time.Second))
+	}
+}
+
+// A process that was on its way when its controller was killed does not
+// appear beside what the next controller started in its place.
+func TestOrphanDoesNotRegister(t *testing.T) {
+	dir := rundir.Dir(t.TempDir())
+	if err := errors.Join(dir.Create(), dir.TouchLease(time.Now())); err != nil {
+		t.Fatal(err)
+	}
+	var errw bytes.Buffer
+	args := []string{"lb", "-dir", string(dir), "-id", "lb-1", "-controller", strconv.Itoa(os.Getpid())} // its own child it is not
+	if code := Main(args, &errw); code != 3 {
+		t.Errorf("exit code %d, want 3: %s", code, &errw)
+	}
+	if entries, err := (&rundir.Reader{Dir: dir}).Read(); err != nil || len(entries) > 0 {
+		t.Errorf("entries %v, %v", entries, err)
 	}
 }
