@@ -242,6 +242,30 @@ func TestInterrupted(t *testing.T) {
 	}
 }
 
+// A controller that is killed again and again while it starts leaves nothing
+// half made that the next could not go on from.
+func TestKilledDuringStartUp(t *testing.T) {
+	if testing.Short() || raceEnabled {
+		t.Skip("starts some forty processes")
+	}
+	plan := crashtest.Plan{Fault: crashtest.NoFault}
+	for i, ms := range []int{5, 15, 25, 40, 60, 90, 130, 180, 250, 350, 500, 700, 1000} {
+		k := crashtest.Kill{Anchor: crashtest.Restarted, After: time.Duration(ms) * time.Millisecond}
+		if i == 0 {
+			k.Anchor = crashtest.Started
+		}
+		plan.Kills = append(plan.Kills, k)
+	}
+	dir := filepath.Join(t.TempDir(), "shop")
+	r, err := crashtest.Run(t.Context(), crashtest.Options{Command: []string{os.Args[0], autopilotArg}, Dir: dir, Plan: plan})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if !r.OK() || r.Kills != len(plan.Kills) {
+		t.Errorf("%d kills: %s\n%s", r.Kills, r, r.Tail)
+	}
+}
+
 // The first two runs kill in the middle of a repair: of a bad release, twice,
 // and of a leaking replica. internal/bench/loop makes fifty.
 func TestKilledController(t *testing.T) {

@@ -18,6 +18,8 @@ const (
 	BadRelease Fault = "bad release"
 	// Leak is a replica that loses memory.
 	Leak Fault = "leak"
+	// NoFault leaves the shop alone: the kills during start-up are enough.
+	NoFault Fault = "no fault"
 )
 
 // Anchor is the event from which a kill is timed.
@@ -53,9 +55,10 @@ func (k Kill) String() string {
 
 // Plan is what happens in one run.
 type Plan struct {
-	Seed    uint64
-	Fault   Fault
-	Service string // that gets the fault
+	Seed  uint64
+	Fault Fault
+	// Service gets the fault; empty with NoFault.
+	Service string
 	// Behaviour is that of the bad build.
 	Behaviour shop.Behaviour
 	Kills     []Kill
@@ -67,7 +70,11 @@ func (p Plan) String() string {
 	for _, k := range p.Kills {
 		kills = append(kills, k.String())
 	}
-	return fmt.Sprintf("seed %d: %s in %s, kills at %s", p.Seed, p.Fault, p.Service, strings.Join(kills, ", "))
+	where := ""
+	if p.Service != "" {
+		where = " in " + p.Service
+	}
+	return fmt.Sprintf("seed %d: %s%s, kills at %s", p.Seed, p.Fault, where, strings.Join(kills, ", "))
 }
 
 // The spans in which kills fall.

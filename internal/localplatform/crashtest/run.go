@@ -303,7 +303,7 @@ func (r *run) faulty(ctx context.Context) (err error) {
 	}
 	r.ctl.serve()
 	close(r.anchors[Serving])
-	for r.ctl.served() < r.opts.Warm {
+	for r.plan.Fault != NoFault && r.ctl.served() < r.opts.Warm {
 		if err := sleep(ctx, 50*time.Millisecond); err != nil {
 			return err
 		}
@@ -318,7 +318,9 @@ func (r *run) faulty(ctx context.Context) (err error) {
 	if err != nil {
 		return err
 	}
-	if r.plan.Fault == Leak {
+	switch r.plan.Fault {
+	case NoFault:
+	case Leak:
 		e, err := r.oldest(r.plan.Service)
 		if err != nil {
 			return err
@@ -328,8 +330,10 @@ func (r *run) faulty(ctx context.Context) (err error) {
 		if err != nil {
 			return fmt.Errorf("crashtest: leak in %s: %w", e.ID, err)
 		}
-	} else if err := r.release(ctx, load); err != nil {
-		return fmt.Errorf("crashtest: release: %w", err)
+	case BadRelease:
+		if err := r.release(ctx, load); err != nil {
+			return fmt.Errorf("crashtest: release: %w", err)
+		}
 	}
 	r.mu.Lock()
 	if now := time.Now(); now.After(r.lastUp) {
@@ -413,9 +417,12 @@ func (r *run) missing(ctx context.Context) ([]string, error) {
 		return nil, err
 	}
 	var out []string
-	declared, ok := state.Get(r.key())
-	if image, _ := value(declared, "spec.template.spec.containers[0].image").(string); !ok || !strings.HasSuffix(image, ":"+shop.BaseTag) {
-		out = append(out, "Git declares "+image)
+	if r.plan.Fault != NoFault {
+		declared, _ := state.Get(r.key())
+		image, _ := value(declared, "spec.template.spec.containers[0].image").(string)
+		if !strings.HasSuffix(image, ":"+shop.BaseTag) {
+			out = append(out, "Git declares "+image)
+		}
 	}
 	out = append(out, r.asDeclared(ctx, state)...)
 	cases, err := r.cases(ctx)
@@ -431,7 +438,7 @@ func (r *run) missing(ctx context.Context) ([]string, error) {
 			resolved++
 		}
 	}
-	if resolved == 0 {
+	if resolved == 0 && r.plan.Fault != NoFault {
 		out = append(out, "no case is resolved")
 	}
 	if r.victim != "" {
