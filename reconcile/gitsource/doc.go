@@ -15,7 +15,8 @@
 //  2. Cost follows change. Objects are read from bare storage, never through
 //     a work tree; only subtrees that differ are walked, and a blob is parsed
 //     once. The same tree gives the same *State.
-//  3. A [Verifier] judges a commit before anything of it is read.
+//  3. A [Verifier] judges a commit before anything of it is read, and one that
+//     Write makes, signed by Options.Signer, before the branch moves to it.
 //  4. A write changes the bytes of its fields and no others.
 //  5. A write is idempotent: an Action-Id that is among the newest
 //     [HistoryLimit] commits gives that commit back and makes no second.

@@ -434,6 +434,14 @@ func (r *Repository) verify(ctx context.Context, h plumbing.Hash) error {
 	if err != nil {
 		return err
 	}
+	return r.judge(ctx, h, raw)
+}
+
+// judge asks the Verifier about the bytes of a commit.
+func (r *Repository) judge(ctx context.Context, h plumbing.Hash, raw []byte) error {
+	if r.opts.Verifier == nil {
+		return nil
+	}
 	payload, signature := splitSignature(raw)
 	if err := r.opts.Verifier.Verify(ctx, h.String(), payload, signature); err != nil {
 		return fmt.Errorf("commit %s is not accepted: %w: %w", h, reconcile.ErrForbidden, err)

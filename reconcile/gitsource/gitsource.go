@@ -54,13 +54,19 @@ type Options struct {
 	Auth transport.AuthMethod
 	// CABundle are PEM certificates to trust for https, beside the system's.
 	CABundle []byte
-	// Author signs the commits. Default "evenkeel <evenkeel@localhost>".
+	// Author is who the commits are by. Default "evenkeel <evenkeel@localhost>".
 	Author Author
 	// Retries is how often Write starts again after somebody else moved the
 	// branch. Default 50.
 	Retries int
 	// Verifier judges each commit before it is read. Nil accepts all.
+	//
+	// It judges what Write and Commit make too, before the branch moves, so
+	// that they cannot leave a commit there that Fetch then refuses.
 	Verifier Verifier
+	// Signer signs each commit that Write and Commit make. Nil leaves them
+	// unsigned.
+	Signer Signer
 	// Clock dates the commits. Default [reconcile.SystemClock].
 	Clock reconcile.Clock
 	// Logger gets a line per new revision and per commit made, and one per
@@ -83,6 +89,14 @@ func (a Author) String() string { return a.Name + " <" + a.Email + ">" }
 // together with [reconcile.ErrForbidden].
 type Verifier interface {
 	Verify(ctx context.Context, revision string, payload, signature []byte) error
+}
+
+// Signer signs commits. payload is the commit object without a signature, as
+// a [Verifier] gets it; what comes back is an armoured signature, OpenPGP,
+// X.509 or SSH, which becomes the commit's gpgsig header. A write that is made
+// again because the branch moved is signed again. An error refuses the write.
+type Signer interface {
+	Sign(ctx context.Context, payload []byte) (signature []byte, err error)
 }
 
 // BasicAuth logs in over https with a user name and a password.

@@ -218,7 +218,7 @@ func TestWrite(t *testing.T) {
 	if err != nil || again.Revision != first.Revision {
 		t.Errorf("the same action again: %v %v", again.Revision, err)
 	}
-	if _, err := r.Write(t.Context(), setReplicas("scale-2", "cart", 5)); !errors.Is(err, ErrNoChange) {
+	if _, err := r.Write(t.Context(), setReplicas("scale-2", "cart", 5)); !errors.Is(err, reconcile.ErrNoChange) {
 		t.Errorf("no change: %v", err)
 	}
 	other := open(t, Options{URL: "file://" + dir})
@@ -307,7 +307,7 @@ func TestRevertKeepsLaterChanges(t *testing.T) {
 	if d := cmp.Diff(deployment("cart", 6, "cart:1"), show1(t, r, c.Revision, "cart.yaml")); d != "" {
 		t.Error(d)
 	}
-	if _, err := r.Write(t.Context(), reconcile.WriteRequest{ID: "revert-2", Revert: bad.Revision}); !errors.Is(err, ErrNoChange) {
+	if _, err := r.Write(t.Context(), reconcile.WriteRequest{ID: "revert-2", Revert: bad.Revision}); !errors.Is(err, reconcile.ErrNoChange) {
 		t.Errorf("reverted twice: %v", err)
 	}
 	push(t, r, "Release cart 3", map[string]string{"cart.yaml": deployment("cart", 6, "cart:3")})

@@ -169,7 +169,12 @@ func TestCrashBeforeTheReference(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	h, _, err := r.build(tip, &proposal{text: "Lost\n", files: files})
+	lost, b := &proposal{text: "Lost\n", files: files}, newBuilder(r)
+	tree, err := b.root(tip, lost)
+	if err != nil {
+		t.Fatal(err)
+	}
+	h, err := b.commit(t.Context(), tip, tree, lost)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -204,13 +209,13 @@ func (v *verifier) Verify(_ context.Context, revision string, payload, signature
 
 func TestVerifier(t *testing.T) {
 	v := new(verifier)
-	r, _ := newRepo(t, map[string]string{"a.yaml": deployment("a", 1, "x")}, Options{Verifier: v})
+	r, dir := newRepo(t, map[string]string{"a.yaml": deployment("a", 1, "x")}, Options{Verifier: v})
 	fetch(t, r)
 	fetch(t, r)
 	if v.seen != 1 {
 		t.Errorf("asked %d times", v.seen)
 	}
-	v.bad = push(t, r, "Bad", map[string]string{"a.yaml": deployment("a", 2, "x")}).Revision
+	v.bad = push(t, open(t, Options{URL: dir}), "Bad", map[string]string{"a.yaml": deployment("a", 2, "x")}).Revision
 	if _, err := r.Fetch(t.Context()); !errors.Is(err, reconcile.ErrForbidden) || !strings.Contains(err.Error(), "unknown key") {
 		t.Errorf("fetch: %v", err)
 	}
@@ -241,7 +246,7 @@ func TestCommitPaths(t *testing.T) {
 			t.Errorf("%q: %v", name, err)
 		}
 	}
-	if _, err := r.Commit(t.Context(), CommitRequest{Message: "x", Files: map[string][]byte{"no": nil, "no/no": nil, "a-b/c": nil, "a": nil}}); !errors.Is(err, ErrNoChange) {
+	if _, err := r.Commit(t.Context(), CommitRequest{Message: "x", Files: map[string][]byte{"no": nil, "no/no": nil, "a-b/c": nil, "a": nil}}); !errors.Is(err, reconcile.ErrNoChange) {
 		t.Errorf("deleting nothing: %v", err)
 	}
 	if _, err := r.Commit(t.Context(), CommitRequest{Files: map[string][]byte{"no": {}}}); !errors.Is(err, reconcile.ErrInvalid) {

@@ -24,10 +24,6 @@ import (
 	"github.com/evenkeel-go/evenkeel/reconcile/manifest"
 )
 
-// ErrNoChange says that the files already are as the write wants them, so no
-// commit was made.
-var ErrNoChange = errors.New("nothing to change")
-
 // CommitRequest asks for one commit of whole files.
 type CommitRequest struct {
 	// Message is the commit's message; required.
@@ -71,8 +67,8 @@ func Init(ctx context.Context, dir string, req CommitRequest) (reconcile.Commit,
 
 // Commit makes one commit of whole files on the branch, as a person's push
 // would. Other files stay as they are on the tip, whoever changed them
-// meanwhile. [ErrNoChange] if all files are so already, and deleting what is
-// not there is no change.
+// meanwhile. [reconcile.ErrNoChange] if all files are so already, and deleting
+// what is not there is no change; otherwise errors are as for Write.
 func (r *Repository) Commit(ctx context.Context, req CommitRequest) (reconcile.Commit, error) {
 	text, err := formatMessage(req.Message, req.Trailers)
 	if err != nil {
@@ -99,9 +95,11 @@ func (r *Repository) Commit(ctx context.Context, req CommitRequest) (reconcile.C
 // and not from which state.
 //
 // If a commit with this Action-Id is among the newest [HistoryLimit] ones,
-// that commit is returned and nothing is written. Errors: [ErrNoChange],
+// that commit is returned and nothing is written. Errors:
+// [reconcile.ErrNoChange],
 // [reconcile.ErrNotFound] for a key or commit that does not exist,
-// [reconcile.ErrInvalid] for a bad request, [*RevertConflictError],
+// [reconcile.ErrInvalid] for a bad request, [reconcile.ErrForbidden] where the
+// Verifier would refuse the commit, [*RevertConflictError],
 // [manifest.ErrNotEditable], and [reconcile.ErrConflict] when all retries
 // were lost to other writers.
 func (r *Repository) Write(ctx context.Context, req reconcile.WriteRequest) (reconcile.Commit, error) {
@@ -209,7 +207,12 @@ func (r *Repository) commitOn(ctx context.Context, propose func(tip *commit) (*p
 		if p.made != nil {
 			return r.public(ctx, p.made)
 		}
-		h, objects, err := r.build(tip, p)
+		b := newBuilder(r)
+		tree, err := b.root(tip, p)
+		if err != nil {
+			return none, err
+		}
+		h, err := b.commit(ctx, tip, tree, p)
 		if err != nil {
 			return none, err
 		}
@@ -217,7 +220,7 @@ func (r *Repository) commitOn(ctx context.Context, propose func(tip *commit) (*p
 		if tip != nil {
 			old = tip.hash
 		}
-		err = r.push(ctx, old, h, objects)
+		err = r.push(ctx, old, h, b.made)
 		if err == nil {
 			c, err := r.commit(h)
 			if err != nil {
@@ -336,26 +339,30 @@ func checkPath(name string) error {
 	return nil
 }
 
-// build writes the objects of a proposal and tells which are new.
-func (r *Repository) build(tip *commit, p *proposal) (plumbing.Hash, []plumbing.Hash, error) {
+// root writes the tree of a proposal.
+func (b *builder) root(tip *commit, p *proposal) (plumbing.Hash, error) {
 	var base plumbing.Hash
-	var parents []plumbing.Hash
 	if tip != nil {
-		base, parents = tip.tree, []plumbing.Hash{tip.hash}
+		base = tip.tree
 	}
-	b := &builder{r: r}
 	tree, err := b.tree(base, p.files, "")
 	if err != nil {
-		return plumbing.ZeroHash, nil, err
+		return plumbing.ZeroHash, err
 	}
 	if tip != nil && tree == base {
-		return plumbing.ZeroHash, nil, ErrNoChange
+		return plumbing.ZeroHash, reconcile.ErrNoChange
 	}
 	if tree == plumbing.ZeroHash { // the last file is gone
-		if tree, err = b.put(plumbing.TreeObject, nil); err != nil {
-			return plumbing.ZeroHash, nil, err
-		}
+		return b.put(plumbing.TreeObject, nil)
 	}
+	return tree, nil
+}
+
+// commit signs and writes the commit of a tree, once the Verifier has
+// accepted it: a commit that only other people may not use would stop this
+// branch for us too.
+func (b *builder) commit(ctx context.Context, tip *commit, tree plumbing.Hash, p *proposal) (plumbing.Hash, error) {
+	r := b.r
 	author, when := p.author, p.when
 	if author == (Author{}) {
 		author = r.opts.Author
@@ -363,14 +370,64 @@ func (r *Repository) build(tip *commit, p *proposal) (plumbing.Hash, []plumbing.
 	if when.IsZero() {
 		when = r.opts.Clock.Now()
 	}
-	sig := object.Signature{Name: clean(author.Name), Email: clean(author.Email), When: when}
-	c := &object.Commit{Author: sig, Committer: sig, Message: p.text, TreeHash: tree, ParentHashes: parents}
+	by := object.Signature{Name: clean(author.Name), Email: clean(author.Email), When: when}
+	c := &object.Commit{Author: by, Committer: by, Message: p.text, TreeHash: tree}
+	if tip != nil {
+		c.ParentHashes = []plumbing.Hash{tip.hash}
+	}
+	if r.opts.Signer != nil {
+		var err error
+		if c.PGPSignature, err = r.sign(ctx, c); err != nil {
+			return plumbing.ZeroHash, err
+		}
+	}
 	var obj plumbing.MemoryObject
 	if err := c.Encode(&obj); err != nil {
-		return plumbing.ZeroHash, nil, err
+		return plumbing.ZeroHash, err
 	}
-	h, err := b.store(&obj)
-	return h, b.made, err
+	raw, err := content(&obj)
+	if err != nil {
+		return plumbing.ZeroHash, err
+	}
+	if err := r.judge(ctx, obj.Hash(), raw); err != nil {
+		if r.opts.Signer == nil {
+			return plumbing.ZeroHash, fmt.Errorf("nothing was written: the new, unsigned %w (see Options.Signer)", err)
+		}
+		return plumbing.ZeroHash, fmt.Errorf("nothing was written: the new %w", err)
+	}
+	return b.store(&obj)
+}
+
+// sign gives the signature of a commit as its header holds it.
+func (r *Repository) sign(ctx context.Context, c *object.Commit) (string, error) {
+	var obj plumbing.MemoryObject
+	if err := c.EncodeWithoutSignature(&obj); err != nil {
+		return "", err
+	}
+	payload, err := content(&obj)
+	if err != nil {
+		return "", err
+	}
+	raw, err := r.opts.Signer.Sign(ctx, payload)
+	if err != nil {
+		return "", fmt.Errorf("sign the commit: %w", err)
+	}
+	// A blank first or last line, a carriage return or a zero byte would not
+	// survive the header.
+	signature := strings.Trim(strings.ReplaceAll(string(raw), "\r\n", "\n"), "\n")
+	if signature == "" || strings.ContainsAny(signature, "\x00\r") {
+		return "", fmt.Errorf("sign the commit: the Signer gave %d bytes that are no armoured signature: %w", len(raw), reconcile.ErrInvalid)
+	}
+	return signature, nil
+}
+
+func content(obj plumbing.EncodedObject) (data []byte, err error) {
+	rd, err := obj.Reader()
+	if err != nil {
+		return nil, err
+	}
+	defer func() { err = errors.Join(err, rd.Close()) }()
+	return io.ReadAll(rd)
 }
 
 // clean takes out of a name what would end it in a commit object.
@@ -383,9 +440,17 @@ func clean(s string) string {
 	}, s))
 }
 
+// builder writes the objects of one commit.
 type builder struct {
-	r    *Repository
+	r *Repository
+	// made are the objects that a push has to send, each once: a pack with
+	// one object twice is corrupt for Git.
 	made []plumbing.Hash
+	seen map[plumbing.Hash]bool
+}
+
+func newBuilder(r *Repository) *builder {
+	return &builder{r: r, seen: make(map[plumbing.Hash]bool)}
 }
 
 func (b *builder) put(t plumbing.ObjectType, data []byte) (plumbing.Hash, error) {
@@ -399,6 +464,10 @@ func (b *builder) put(t plumbing.ObjectType, data []byte) (plumbing.Hash, error)
 
 func (b *builder) store(obj plumbing.EncodedObject) (plumbing.Hash, error) {
 	h := obj.Hash()
+	if b.seen[h] {
+		return h, nil
+	}
+	b.seen[h] = true
 	b.made = append(b.made, h)
 	if b.r.store.HasEncodedObject(h) == nil {
 		return h, nil
