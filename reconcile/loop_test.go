@@ -412,6 +412,30 @@ func TestApplyRefusesWhatMoved(t *testing.T) {
 	}
 }
 
+// What is dropped from a plan stays due.
+func TestApplyPart(t *testing.T) {
+	src, target := &memory.Source{}, &memory.Target{}
+	r := newReconciler(t, reconcile.Options{Source: src, Actuator: target})
+	src.Set(state("r1", thing("Job/a", "n", int64(1), "old", int64(7)), thing("Job/b", "n", int64(1)), thing("Job/c")), nil)
+	mustSync(t, r)
+	src.Set(state("r2", thing("Job/a", "n", int64(1)), thing("Job/b", "n", int64(2)), thing("Job/c")), nil)
+	p, err := r.Plan(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	p.Waves = [][]reconcile.Change{slices.DeleteFunc(slices.Collect(p.Changes()), func(c reconcile.Change) bool { return c.Key.Name == "a" })}
+	if res, err := r.Apply(t.Context(), p); err != nil || len(res.Outcomes) != 1 {
+		t.Fatalf("%v, %v", res, err)
+	}
+	if q, err := r.Plan(t.Context()); err != nil || q.Len() != 1 || !strings.Contains(q.String(), "Job/a  changed: spec.old") {
+		t.Errorf("%v\n%s", err, q)
+	}
+	mustSync(t, r)
+	if d := cmp.Diff(object{"n": int64(1)}, spec(t, target, "Job/a")); d != "" {
+		t.Error(d)
+	}
+}
+
 func TestTerminalFailureIsNotRepeated(t *testing.T) {
 	src, target := &memory.Source{}, &memory.Target{}
 	tries := 0

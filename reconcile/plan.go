@@ -104,6 +104,7 @@ type Plan struct {
 	made    bool             // by Reconciler.Plan, not read from JSON
 	deps    map[Key][]Key    // what each change's resource must come after
 	kept    map[Key]struct{} // changes back to the last accepted declaration
+	open    map[Key]struct{} // what was not as declared, whatever became of its change
 }
 
 // Changes yields the plan's changes in order.

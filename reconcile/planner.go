@@ -89,7 +89,7 @@ func (r rules) cededPaths(res Resource) ([]Path, error) {
 // makePlan compares the three states. It is pure: equal inputs give equal
 // plans. All errors of the desired state come together.
 func makePlan(r rules, desired, live *State, inv *Inventory) (*Plan, error) {
-	p := &Plan{Target: r.target, Revision: desired.Revision(), desired: desired, deps: map[Key][]Key{}}
+	p := &Plan{Target: r.target, Revision: desired.Revision(), desired: desired, deps: map[Key][]Key{}, open: map[Key]struct{}{}}
 	crds := definedKinds(desired)
 	var changes []Change
 	var problems []error
@@ -115,6 +115,7 @@ func makePlan(r rules, desired, live *State, inv *Inventory) (*Plan, error) {
 		}
 		// named has accepted all that dependencies could refuse.
 		p.deps[c.Key], _ = dependencies(want, crds)
+		p.open[c.Key] = struct{}{}
 		changes = append(changes, c)
 		if have, ok := live.Get(c.Key); ok && terminating(have) {
 			blocked[c.Key] = Held{By: "terminating", Reason: "it is being deleted; it is created again when it is gone"}

@@ -583,16 +583,11 @@ func settle(p *Plan, inv *Inventory) (next *Inventory, changed bool) {
 		}
 		return next
 	}
-	open := map[Key]struct{}{}
-	for c := range p.Changes() {
-		open[c.Key] = struct{}{}
-	}
-	for _, h := range p.Held {
-		open[h.Change.Key] = struct{}{}
-	}
 	for want := range p.desired.All() {
-		if len(open) > 0 {
-			if _, ok := open[want.Key]; ok {
+		// What the plan's waves hold now does not tell: a part of a plan may
+		// be applied.
+		if len(p.open) > 0 {
+			if _, ok := p.open[want.Key]; ok {
 				continue
 			}
 		}
