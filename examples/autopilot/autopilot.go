@@ -48,8 +48,10 @@ type autopilot struct {
 	tracks    map[string]*track
 	lastScale time.Time // wall
 	instances map[string]map[string]bool
-	opened    time.Time // the first interval of service
-	enough    int       // intervals in a row with capacity for the demand
+	refused   map[reconcile.Key]reconcile.Held // refusals that have no case yet
+	told      map[string]bool                  // refusals that were told
+	opened    time.Time                        // the first interval of service
+	enough    int                              // intervals in a row with capacity for the demand
 
 	mu        sync.Mutex // guards what the story looks at
 	pending   []diagnosis
@@ -60,7 +62,7 @@ type autopilot struct {
 	synced    string          // revision of the last Synced event
 	warm      time.Time       // wall time at which start-up is over
 	watched   time.Time       // wall time since which detectors learn
-	decisions []scaling.Decision
+	scaledUp  []scaling.Decision
 }
 
 // build makes the platform, the repository and everything between, in dir.
@@ -73,6 +75,8 @@ func build(ctx context.Context, cfg config, dir string, out, errw io.Writer) (_ 
 		incidents: map[string]*incidentRecord{},
 		held:      map[reconcile.Key]reconcile.Held{},
 		refusals:  map[string]bool{},
+		refused:   map[reconcile.Key]reconcile.Held{},
+		told:      map[string]bool{},
 		seen:      map[string]bool{},
 	}
 	a.mail.init()
@@ -92,7 +96,7 @@ func build(ctx context.Context, cfg config, dir string, out, errw io.Writer) (_ 
 	// Time: a run that goes on keeps the clock of the one that began.
 	load, err := shop.ReadLoad(dir)
 	if errors.Is(err, fs.ErrNotExist) {
-		load, err = newLoad(cfg)
+		load, err = newLoad(ctx, cfg)
 	}
 	if err != nil {
 		return nil, err
@@ -141,7 +145,7 @@ func build(ctx context.Context, cfg config, dir string, out, errw io.Writer) (_ 
 	}
 
 	// Metrics, and the detectors that watch them.
-	a.scraper, err = scrape.New(scrape.Options{Dir: dir, Step: a.clock.step(), Smooth: 2})
+	a.scraper, err = scrape.New(scrape.Options{Dir: dir, Step: a.clock.step(), Smooth: 2, Capacity: kept})
 	if err != nil {
 		return nil, err
 	}
@@ -164,6 +168,9 @@ func build(ctx context.Context, cfg config, dir string, out, errw io.Writer) (_ 
 			return nil, err
 		}
 		a.tracks[name] = &track{Service: name, Capacity: a.scalers[name].capacity}
+	}
+	if err := writable(ctx, a.repo, state, a.scalers[shop.Services()[0]].key); err != nil {
+		return nil, err
 	}
 
 	// Repair.
@@ -199,9 +206,19 @@ func build(ctx context.Context, cfg config, dir string, out, errw io.Writer) (_ 
 	return a, a.replay()
 }
 
-func newLoad(cfg config) (shop.LoadConfig, error) {
-	// A Monday at midnight; a single bad release happens on a busy morning.
+func newLoad(ctx context.Context, cfg config) (shop.LoadConfig, error) {
+	// A Monday at midnight, after all that a repository holds already; a
+	// single bad release happens on a busy morning.
 	start := time.Date(2026, 3, 2, 0, 0, 0, 0, time.UTC)
+	if cfg.repo != "" {
+		newest, err := newestCommit(ctx, cfg.repo)
+		if err != nil {
+			return shop.LoadConfig{}, err
+		}
+		for start.Before(newest) {
+			start = start.AddDate(0, 0, 7)
+		}
+	}
 	if cfg.story != "full" {
 		start = start.Add(9*time.Hour + 30*time.Minute)
 	}
@@ -215,9 +232,36 @@ func newLoad(cfg config) (shop.LoadConfig, error) {
 			return load, err
 		}
 		load.TraceFile = abs
+		load.Play = 48 * time.Hour // as long as the story
 	}
 	_, err := load.Curve() // a bad trace is told before anything starts
 	return load, err
+}
+
+func newestCommit(ctx context.Context, url string) (time.Time, error) {
+	repo, err := gitsource.Open(ctx, gitsource.Options{URL: url})
+	if err != nil {
+		return time.Time{}, err
+	}
+	log, err := repo.Log(ctx, gitsource.LogOptions{Limit: 1})
+	if err != nil || len(log) == 0 {
+		return time.Time{}, err
+	}
+	return log[0].Time, nil
+}
+
+// writable fails where the repository takes no commits: it asks for one that
+// changes nothing.
+func writable(ctx context.Context, repo *gitsource.Repository, state *reconcile.State, k reconcile.Key) error {
+	r, _ := state.Get(k)
+	_, err := repo.Write(ctx, reconcile.WriteRequest{
+		ID: "is-it-writable", Message: "Change nothing",
+		Edits: []reconcile.Edit{{Key: k, Path: "spec.replicas", Value: lookup(r, "spec.replicas")}},
+	})
+	if errors.Is(err, reconcile.ErrNoChange) {
+		return nil
+	}
+	return err
 }
 
 // openRepository opens the one that was named, or makes one from the embedded
@@ -267,7 +311,8 @@ func developer() gitsource.Author {
 }
 
 // newMonitor watches what users feel, the errors and the latency of each
-// service, and the memory of each instance.
+// service, and the memory of each instance. A service without requests has no
+// ratios, which is no trouble.
 func newMonitor(clock simClock) (*anomaly.Monitor, error) {
 	return anomaly.NewMonitor(anomaly.MonitorOptions{
 		Detector: func(id anomaly.SeriesID) (anomaly.Detector, error) {
@@ -277,9 +322,9 @@ func newMonitor(clock simClock) (*anomaly.Monitor, error) {
 			case id.Instance != "" && id.Metric == scrape.MemoryMB:
 				return anomaly.NewLevel(anomaly.Options{Direction: anomaly.Up, MinDeviation: 24, MinRelative: 0.5, Window: 60, WarmUp: 8})
 			case id.Instance == "" && id.Metric == scrape.ErrorRatio:
-				return anomaly.NewLevel(anomaly.Options{Direction: anomaly.Up, MinDeviation: 0.08, Window: 120, WarmUp: 12})
+				return anomaly.NewLevel(anomaly.Options{Direction: anomaly.Up, MinDeviation: 0.08, Window: 120, WarmUp: 12, Missing: -1})
 			case id.Instance == "" && id.Metric == scrape.LatencyMS:
-				return anomaly.NewLevel(anomaly.Options{Direction: anomaly.Up, MinDeviation: 60, MinRelative: 0.8, Window: 120, WarmUp: 12})
+				return anomaly.NewLevel(anomaly.Options{Direction: anomaly.Up, MinDeviation: 60, MinRelative: 0.8, Window: 120, WarmUp: 12, Missing: -1})
 			}
 			return nil, nil
 		},
@@ -301,7 +346,7 @@ type scaler struct {
 // its warm-up, with room for a busy machine.
 const (
 	leadWall    = 2 * time.Second
-	utilisation = 0.8 // a quantile of demand needs less slack than
+	utilisation = 0.9 // a quantile of demand needs less slack than
 	hpaTarget   = 0.7 // the rule that only reacts, here at its usual setting
 	level       = 0.9
 	minReplicas = 2
@@ -317,6 +362,9 @@ func newScaler(name string, state *reconcile.State, clock simClock) (*scaler, er
 	}
 	const annotation = `metadata.annotations["shop.example/capacity-rps"]`
 	s := &scaler{key: key, start: minReplicas}
+	if _, ok := lookup(r, "spec.replicas").(int64); !ok {
+		return nil, fmt.Errorf("%s: spec.replicas of %s is not a whole number", r.Locate("spec.replicas"), key)
+	}
 	text, _ := lookup(r, annotation).(string)
 	var err error
 	if s.capacity, err = strconv.ParseFloat(text, 64); err != nil || !(s.capacity > 0) {
@@ -325,12 +373,23 @@ func newScaler(name string, state *reconcile.State, clock simClock) (*scaler, er
 	if n, ok := lookup(r, "spec.replicas").(int64); ok {
 		s.start = int(n)
 	}
-	s.policy, err = scaling.NewQuantile(scaling.QuantileOptions{
-		LeadTime: clock.sim(leadWall), Capacity: s.capacity, Target: utilisation, Level: level,
+	s.policy, err = newPolicy(s.capacity, clock)
+	return s, err
+}
+
+func newPolicy(capacity float64, clock simClock) (scaling.Policy, error) {
+	return scaling.NewQuantile(scaling.QuantileOptions{
+		LeadTime: clock.sim(leadWall), Capacity: capacity, Target: utilisation, Level: level,
 		Min: minReplicas, Max: maxReplicas, Hold: clock.sim(3 * time.Second),
 		Model: model(clock),
 	})
-	return s, err
+}
+
+// newHPA is the rule that only reacts, to compare with.
+func newHPA(capacity float64, clock simClock) (scaling.Policy, error) {
+	return scaling.NewHPA(scaling.HPAOptions{
+		Capacity: capacity, Target: hpaTarget, Min: minReplicas, Max: maxReplicas, Stabilization: clock.sim(3 * time.Second),
+	})
 }
 
 // model is a season of a day at the scalers' step.

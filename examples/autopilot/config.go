@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"strings"
 	"time"
 
 	"golang.org/x/term"
@@ -35,21 +36,22 @@ func parseFlags(args []string, errw io.Writer) (config, error) {
 	f := flag.NewFlagSet("autopilot", flag.ContinueOnError)
 	f.SetOutput(errw)
 	f.StringVar(&c.story, "story", "full", "what to live through: full, release (one bad release), none (keep the platform until Ctrl-C)")
-	f.StringVar(&c.culprit, "culprit", "payment", "service that gets the bad release")
+	f.StringVar(&c.culprit, "culprit", "payment", "service that gets the bad release: "+strings.Join(shop.Services(), ", "))
 	f.StringVar(&c.defect, "defect", "both", "what the bad release does: errors, slow, both")
 	f.Uint64Var(&c.seed, "seed", 1, "seed of traffic and noise")
 	f.Float64Var(&c.speed, "speed", 1440, "simulated seconds per second: 1440 makes a day a minute (60 to 4320)")
-	f.StringVar(&c.trace, "trace", "", "file with recorded traffic, one number a line, per minute (default: a built-in daily curve)")
-	f.StringVar(&c.repo, "repo", "", "URL or path of an existing repository with the shop's manifests (default: a new one from embedded manifests)")
+	f.StringVar(&c.trace, "trace", "", "file with recorded traffic, one number a line, per minute, in any unit; its busiest minute becomes -peak (default: a built-in daily curve)")
+	f.StringVar(&c.repo, "repo", "", "URL or path of an existing bare repository with the shop's manifests, to which the story commits faults and repairs (default: a new one from embedded manifests)")
 	f.StringVar(&c.dir, "dir", "", "directory for repository, journal and processes; a run that was cut off goes on from it (default: temporary, removed)")
 	f.StringVar(&c.approve, "approve", "", "who approves what needs a person: ask (on the terminal), auto, deny (default: ask on a terminal, auto elsewhere)")
 	f.StringVar(&c.json, "json", "", "write the summary as JSON to this file, - for standard output instead of the timeline")
 	f.StringVar(&c.report, "report", "", "write a self-contained HTML page with plots to this file")
-	f.Float64Var(&c.peak, "peak", 100, "requests a second at the busiest time of the built-in curve (5 to 200)")
-	f.BoolVar(&c.verbose, "v", false, "log what the platform's processes and libraries say")
+	f.Float64Var(&c.peak, "peak", 100, "requests a second at the busiest time (5 to 200)")
+	f.BoolVar(&c.verbose, "v", false, "give every reason, and log what the platform and the libraries say")
 	f.Usage = func() {
 		fmt.Fprint(errw, "usage: autopilot [flags]\n\nA shop of real processes, kept on an even keel through Git.\n\n")
 		f.PrintDefaults()
+		fmt.Fprint(errw, "\nexit status: 0 all steps ended as they should, 1 one did not or something failed, 2 bad flags, 130 interrupted\n")
 	}
 	if err := f.Parse(args); err != nil {
 		return c, err
@@ -85,6 +87,19 @@ func (c *config) validate() error {
 	if err := oneOf("-approve", c.approve, "ask", "auto", "deny"); err != nil {
 		return err
 	}
+	for _, file := range []string{c.json, c.report} {
+		if file == "" || file == "-" {
+			continue
+		}
+		// Two minutes of story should not end in a bad path.
+		f, err := os.OpenFile(file, os.O_CREATE|os.O_WRONLY, 0o644)
+		if err != nil {
+			return err
+		}
+		if err := f.Close(); err != nil {
+			return err
+		}
+	}
 	if c.story == "none" && c.dir == "" {
 		return errors.New("-story none needs -dir, so that a later run can go on from it")
 	}
@@ -105,3 +120,6 @@ func isTerminal(f *os.File) bool { return term.IsTerminal(int(f.Fd())) }
 // scrapeEvery is the wall time between two scrapes; at the default speed one
 // is 12 simulated minutes, and a day has 120 of them.
 const scrapeEvery = 500 * time.Millisecond
+
+// kept is how many scrapes are remembered.
+const kept = 4096

@@ -11,6 +11,7 @@ import (
 	"github.com/evenkeel-go/evenkeel/reconcile"
 	"github.com/evenkeel-go/evenkeel/reconcile/gitsource"
 	"github.com/evenkeel-go/evenkeel/remediate"
+	"github.com/evenkeel-go/evenkeel/security"
 )
 
 // drain handles what reconciler and manager have told.
@@ -75,9 +76,9 @@ func (a *autopilot) planned(ctx context.Context, p *reconcile.Plan) {
 			for _, f := range c.Fields {
 				why = append(why, f.String())
 			}
-			a.tl.say(wordDrift, why, "%s is not as declared; corrected", c.Key)
+			a.tl.say(wordDrift, why, "%s is not as declared; putting it right", c.Key)
 		case c.Cause == reconcile.DriftDetected:
-			a.tl.say(wordDrift, nil, "%s is gone; created again", c.Key)
+			a.tl.say(wordDrift, nil, "%s is gone; creating it again", c.Key)
 		case c.Action == reconcile.Create:
 			creates++
 		}
@@ -93,24 +94,29 @@ func (a *autopilot) planned(ctx context.Context, p *reconcile.Plan) {
 	}
 	a.mu.Unlock()
 	for _, h := range p.Held {
+		if h.By == security.GateName {
+			a.refused[h.Change.Key] = h
+		}
 		var why []string
 		for _, v := range p.Verdicts {
 			for _, o := range v.Objections {
 				if o.Key == h.Change.Key && o.Decision == reconcile.Deny {
-					why = append(why, fmt.Sprintf("%s: %s: %s", o.Origin, o.Rule, o.Message))
+					at := o.Origin
+					at.Revision = "" // where it was read, not who asked for it
+					why = append(why, fmt.Sprintf("%s: %s: %s", at, o.Rule, o.Message))
 				}
 			}
 		}
 		if len(why) == 0 {
 			why = []string{h.Reason}
 		}
-		a.tl.say(wordPolicy, why, "%s of %s refused by %s; it stays as last accepted", h.Change.Action, h.Change.Key, h.By)
-		if h.By == "security" {
-			if err := a.refused(ctx, h); err != nil && ctx.Err() == nil {
-				a.tl.say(wordError, nil, "%s: %v", h.Change.Key, err)
-			}
+		told := h.Change.Key.String() + strings.Join(why, "")
+		if !a.told[told] {
+			a.told[told] = true
+			a.tl.say(wordPolicy, why, "%s of %s refused by %s; it stays as last accepted", h.Change.Action, h.Change.Key, h.By)
 		}
 	}
+	a.propose(ctx)
 }
 
 func (a *autopilot) remediated(e remediate.Event) {
@@ -147,7 +153,7 @@ func (a *autopilot) remediated(e remediate.Event) {
 		a.tl.say(wordAsk, nil, "%s: %s", summary, r.Approval)
 	case remediate.ActionDone:
 		if r.Commit != nil && r.Commit.Revision != "" {
-			why = append(why, fmt.Sprintf("commit %s %q", reconcile.ShortRevision(r.Commit.Revision), r.Commit.Subject()))
+			why = append(why, "commit "+reconcile.ShortRevision(r.Commit.Revision))
 		}
 		a.tl.say(wordRepair, why, "%s (playbook %s)", summary, c.Playbook.Name)
 	case remediate.ActionFailed, remediate.ActionNoEffect, remediate.ActionSkipped:
@@ -172,5 +178,20 @@ func newApprover(cfg config, tl *timeline) remediate.Approver {
 	case "deny":
 		return remediate.DenyAll("-approve deny")
 	}
-	return &remediate.TerminalApprover{In: os.Stdin, Out: tl.out, By: os.Getenv("USER"), Timeout: 20 * time.Second}
+	return quietApprover{tl, &remediate.TerminalApprover{In: os.Stdin, Out: tl.out, By: os.Getenv("USER"), Timeout: askWall}}
+}
+
+// askWall is how long a question stands; the story takes silence for a no.
+const askWall = 20 * time.Second
+
+// quietApprover keeps the timeline from scrolling the question away.
+type quietApprover struct {
+	tl    *timeline
+	inner remediate.Approver
+}
+
+func (q quietApprover) Approve(ctx context.Context, r remediate.Request) (remediate.Approval, error) {
+	q.tl.say(wordAsk, nil, "the next question stands for %v; no answer is a no", askWall)
+	defer q.tl.hold()()
+	return q.inner.Approve(ctx, r)
 }

@@ -47,7 +47,10 @@ func fly(ctx context.Context, cfg config, stdout, stderr io.Writer) (ok bool, er
 		defer cancel()
 		err = errors.Join(err, a.close(closing))
 	}()
-	a.tl.say(wordStory, nil, "a day takes %.0f s; desired state in %s", 86400/cfg.speed, a.repositoryName())
+	a.tl.say(wordStory, []string{
+		"columns: simulated day and time, seconds since the start, what and why",
+		"a day takes " + fmt.Sprintf("%.0f s", 86400/cfg.speed) + "; FAULT is injected, everything else is noticed, decided and done by the library",
+	}, "desired state in %s", a.repositoryName())
 
 	s := &story{a: a}
 	g, gctx := errgroup.WithContext(ctx)
@@ -76,17 +79,16 @@ func fly(ctx context.Context, cfg config, stdout, stderr io.Writer) (ok bool, er
 		return false, err
 	}
 	if cfg.json != "" {
-		if err := sum.writeJSON(cfg.json, stdout); err != nil {
-			return false, err
-		}
+		err = sum.writeJSON(cfg.json, stdout)
 	}
 	if cfg.report != "" {
-		if err := writeReport(alive, cfg.report, sum, a.sortedTracks(), a.tl.all(), a.clock); err != nil {
-			return false, err
-		}
-		fmt.Fprintf(out, "\nreport written to %s\n", cfg.report)
+		err = errors.Join(err, writeReport(alive, cfg.report, sum, a.sortedTracks(), a.tl.all(), a.clock))
+		fmt.Fprintf(out, "\nreport: %s\n", cfg.report)
 	}
-	return sum.OK, nil
+	if cfg.dir == "" && cfg.repo == "" {
+		fmt.Fprintf(out, "\nto keep repository and journal use -dir DIR; then: git -C DIR/desired.git log\n")
+	}
+	return sum.OK, err
 }
 
 func (a *autopilot) repositoryName() string {
@@ -110,6 +112,7 @@ func (a *autopilot) summarise(ctx context.Context, s *story) (summary, error) {
 	sum := summary{
 		OK: s.ok(), Story: a.cfg.story, Seed: a.cfg.seed, Steps: s.steps, Release: s.release,
 		WallSeconds: wall.Seconds(), SimulatedHours: sim.Sub(a.clock.load.SimStart).Hours(),
+		Repairs: []repair{}, Commits: []commit{},
 	}
 	totals, err := shop.ReadTotals(a.platform.Dir())
 	if err != nil {
@@ -141,33 +144,56 @@ func (a *autopilot) summarise(ctx context.Context, s *story) (summary, error) {
 	return sum, a.compare(&sum)
 }
 
-// compare adds what a static fleet and the HPA rule would have cost.
+// compare adds what a static fleet would have cost, and what the forecast and
+// the HPA rule cost in a replay on the demand that was measured: the same
+// simulator, so that only the rules differ. What was really used has rollouts,
+// restarts and drift in it as well.
 func (a *autopilot) compare(sum *summary) error {
 	step, lead := scaleEvery*a.clock.step(), a.clock.sim(leadWall)
-	short, judged, hpaShort := 0, 0, 0.0
+	var used, forecast, hpa fleet
 	for _, fine := range a.sortedTracks() {
 		t := fine.coarse(step)
-		sum.ReplicaMinutes += t.replicaMinutes(step)
+		short, judged := t.short()
+		used.add(t.replicaMinutes(step), float64(short), judged)
 		sum.StaticMinutes += t.staticMinutes(step, hpaTarget)
-		hpa, err := scaling.NewHPA(scaling.HPAOptions{
-			Capacity: t.Capacity, Target: hpaTarget, Min: minReplicas, Max: maxReplicas, Stabilization: a.clock.sim(3 * time.Second),
-		})
-		if err != nil {
-			return err
+		for _, p := range []struct {
+			make func(float64, simClock) (scaling.Policy, error)
+			sum  *fleet
+		}{{newPolicy, &forecast}, {newHPA, &hpa}} {
+			policy, err := p.make(t.Capacity, a.clock)
+			if err != nil {
+				return err
+			}
+			r, err := t.replayPolicy(policy, a.scalers[t.Service].start, step, lead)
+			if err != nil {
+				return err
+			}
+			p.sum.add(r.minutes, r.short*float64(judged), judged)
 		}
-		r, err := t.replayPolicy(hpa, a.scalers[t.Service].start, step, lead)
-		if err != nil {
-			return err
-		}
-		sum.HPAMinutes += r.minutes
-		n, m := t.short()
-		short, judged = short+n, judged+m
-		hpaShort += r.short * float64(m)
 	}
-	if judged > 0 {
-		sum.ShortShare, sum.HPAShortShare = float64(short)/float64(judged), hpaShort/float64(judged)
-	}
+	sum.ReplicaMinutes, sum.ShortShare = used.minutes, used.share()
+	sum.ForecastMinutes, sum.ForecastShortShare = forecast.minutes, forecast.share()
+	sum.HPAMinutes, sum.HPAShortShare = hpa.minutes, hpa.share()
 	return nil
+}
+
+// fleet adds up services.
+type fleet struct {
+	minutes, short float64
+	judged         int
+}
+
+func (f *fleet) add(minutes, short float64, judged int) {
+	f.minutes += minutes
+	f.short += short
+	f.judged += judged
+}
+
+func (f *fleet) share() float64 {
+	if f.judged == 0 {
+		return 0
+	}
+	return f.short / float64(f.judged)
 }
 
 func (r *incidentRecord) repair() repair {

@@ -18,9 +18,14 @@ import (
 // historyLog keeps what was scraped, one line a batch, so that a controller
 // that comes back has its metrics and, by feeding them to new detectors, its
 // alerts: the same input gives the same incidents with the same ids.
+//
+// It is two files: when the newer one holds as many batches as are remembered,
+// it takes the older one's place.
 type historyLog struct {
-	f *os.File
-	w *bufio.Writer
+	name string
+	f    *os.File
+	w    *bufio.Writer
+	n    int // batches in f
 }
 
 type historyLine struct {
@@ -39,14 +44,36 @@ func openHistory(name string) (*historyLog, error) {
 	if err != nil {
 		return nil, fmt.Errorf("history: %w", err)
 	}
-	return &historyLog{f: f, w: bufio.NewWriter(f)}, nil
+	return &historyLog{name: name, f: f, w: bufio.NewWriter(f)}, nil
+}
+
+// rotate begins a new file.
+func (h *historyLog) rotate() error {
+	if err := h.close(); err != nil {
+		return err
+	}
+	if err := os.Rename(h.name, h.name+".old"); err != nil {
+		return fmt.Errorf("history: %w", err)
+	}
+	next, err := openHistory(h.name)
+	if err == nil {
+		*h = *next
+	}
+	return err
 }
 
 // read gives all batches. A last line without its end was cut off by a crash
 // and is taken away.
 func (h *historyLog) read(each func(b scrape.Batch, watched bool) error) error {
-	data, err := os.ReadFile(h.f.Name())
+	old, err := os.ReadFile(h.name + ".old")
+	if err == nil {
+		err = parseHistory(h.name+".old", old, each)
+	}
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return fmt.Errorf("history: %w", err)
+	}
+	data, err := os.ReadFile(h.name)
+	if err != nil {
 		return fmt.Errorf("history: %w", err)
 	}
 	whole := bytes.LastIndexByte(data, '\n') + 1
@@ -55,13 +82,20 @@ func (h *historyLog) read(each func(b scrape.Batch, watched bool) error) error {
 			return fmt.Errorf("history: %w", err)
 		}
 	}
-	for n, text := range bytes.Split(bytes.TrimSuffix(data[:whole], []byte("\n")), []byte("\n")) {
+	return parseHistory(h.name, data[:whole], func(b scrape.Batch, watched bool) error {
+		h.n++
+		return each(b, watched)
+	})
+}
+
+func parseHistory(name string, data []byte, each func(b scrape.Batch, watched bool) error) error {
+	for n, text := range bytes.Split(bytes.TrimSuffix(data, []byte("\n")), []byte("\n")) {
 		if len(text) == 0 {
 			continue
 		}
 		var l historyLine
 		if err := json.Unmarshal(text, &l); err != nil {
-			return fmt.Errorf("history: %s:%d: %w", h.f.Name(), n+1, err)
+			return fmt.Errorf("history: %s:%d: %w", name, n+1, err)
 		}
 		b := scrape.Batch{Time: l.Time}
 		for _, s := range l.Samples {
@@ -79,6 +113,12 @@ func (h *historyLog) read(each func(b scrape.Batch, watched bool) error) error {
 }
 
 func (h *historyLog) append(b scrape.Batch, watched bool) error {
+	if h.n >= kept {
+		if err := h.rotate(); err != nil {
+			return err
+		}
+	}
+	h.n++
 	l := historyLine{Time: b.Time, Watched: watched}
 	for _, s := range b.Samples {
 		hs := historySample{SeriesID: s.Series}

@@ -49,6 +49,11 @@ func (a *autopilot) alerted(events []anomaly.Event, live bool) {
 			if live {
 				a.tl.say(wordAlert, nil, "%s", e.Alert)
 			}
+			a.mu.Lock()
+			if rec := a.incidents[e.Incident]; rec != nil && rec.report != nil {
+				a.pending = append(a.pending, diagnosis{e.Incident, time.Now()})
+			}
+			a.mu.Unlock()
 		case anomaly.Cleared:
 			if live {
 				a.tl.say(wordVerify, nil, "%s: %s", e.Alert.Series, e.Reason)
@@ -76,6 +81,9 @@ func (a *autopilot) diagnose(ctx context.Context) {
 	for _, id := range due {
 		if err := a.name(ctx, id); err != nil && ctx.Err() == nil {
 			a.tl.say(wordError, nil, "incident %s: %v", id, err)
+			a.mu.Lock()
+			a.pending = append(a.pending, diagnosis{id, time.Now().Add(evidenceWall)})
+			a.mu.Unlock()
 		}
 	}
 }
@@ -92,6 +100,13 @@ func (a *autopilot) name(ctx context.Context, id string) error {
 	}
 	if c, err := a.manager.Case(id); err == nil && c.Status.Final() {
 		return nil // handled before a restart
+	}
+	a.mu.Lock()
+	known := a.incidents[id].report
+	a.mu.Unlock()
+	if known != nil { // it grew: its case has more to verify
+		_, err := a.manager.Handle(ctx, remediate.FromIncident(incident), known)
+		return err
 	}
 	report, err := a.analyse(ctx, incident)
 	if err != nil {
@@ -188,7 +203,7 @@ func (a *autopilot) tellCause(r *rootcause.Report) {
 		why = append(why, r.Change.Evidence...)
 	}
 	for i, other := range r.Services[1:] {
-		if i == 2 {
+		if i == 2 || other.Confidence < 0.05 {
 			break
 		}
 		why = append(why, fmt.Sprintf("not %s: confidence %.2f", other.Service, other.Confidence))
@@ -199,9 +214,24 @@ func (a *autopilot) tellCause(r *rootcause.Report) {
 // findingTrigger is the kind of trigger for a change that policy refused.
 const findingTrigger = "Finding"
 
-// refused proposes to take back the commit that asks for a refused change, so
-// that the branch can be deployed as a whole again. A person decides.
-func (a *autopilot) refused(ctx context.Context, h reconcile.Held) error {
+// propose opens a case for each refusal that has none yet. What fails is tried
+// again with the next round.
+func (a *autopilot) propose(ctx context.Context) {
+	for k, h := range a.refused {
+		if err := a.proposeRevert(ctx, h); err != nil {
+			if ctx.Err() == nil {
+				a.tl.say(wordError, nil, "%s: %v", k, err)
+			}
+			continue
+		}
+		delete(a.refused, k)
+	}
+}
+
+// proposeRevert proposes to take back the commit that asks for a refused
+// change, so that the branch can be deployed as a whole again. A person
+// decides.
+func (a *autopilot) proposeRevert(ctx context.Context, h reconcile.Held) error {
 	log, err := a.repo.Log(ctx, gitsource.LogOptions{Limit: 50})
 	if err != nil {
 		return err

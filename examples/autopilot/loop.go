@@ -200,6 +200,9 @@ func (a *autopilot) record(b scrape.Batch) {
 	}
 	a.mu.Lock()
 	defer a.mu.Unlock()
+	if a.cfg.story == "none" {
+		return // nobody asks for a report
+	}
 	for name, t := range a.tracks {
 		t.add(b.Time, get(name, scrape.RequestRate), get(name, scrape.LatencyMS), get(name, scrape.ErrorRatio),
 			get(name, scrape.ReplicasReady), float64(len(replicas[name])))
@@ -220,7 +223,8 @@ func (a *autopilot) scale(ctx context.Context, now time.Time) error {
 	}
 	trouble := slices.ContainsFunc(a.monitor.Incidents(), func(i anomaly.Incident) bool { return i.Closed.IsZero() })
 	var edits []reconcile.Edit
-	var what, why []string
+	var what, why, short []string
+	var ups []scaling.Decision
 	up := false
 	for _, name := range shop.Services() {
 		s := a.scalers[name]
@@ -231,7 +235,8 @@ func (a *autopilot) scale(ctx context.Context, now time.Time) error {
 		declared, _ := lookup(r, "spec.replicas").(int64)
 		demand, err := a.demand(ctx, name, now)
 		if err != nil {
-			return err
+			a.log.Warn("no demand", "service", name, "error", err)
+			continue
 		}
 		d, err := s.policy.Decide(scaling.Input{
 			Now: now.Truncate(step).Add(step), History: demand, Replicas: int(declared), Ready: a.ready(name),
@@ -244,13 +249,14 @@ func (a *autopilot) scale(ctx context.Context, now time.Time) error {
 		if d.Replicas == int(declared) || d.Replicas < int(declared) && trouble {
 			continue
 		}
-		up = up || d.Replicas > int(declared)
+		if d.Replicas > int(declared) {
+			up = true
+			ups = append(ups, d)
+		}
 		edits = append(edits, reconcile.Edit{Key: s.key, Path: "spec.replicas", Value: int64(d.Replicas)})
 		what = append(what, fmt.Sprintf("%s %d to %d", name, declared, d.Replicas))
 		why = append(why, name+": "+d.Reason)
-		a.mu.Lock()
-		a.decisions = append(a.decisions, d)
-		a.mu.Unlock()
+		short = append(short, name+": "+s.reason(d))
 	}
 	// Shrinking can wait until several services do it together.
 	if len(edits) == 0 || !up && time.Since(a.lastScale) < 2*time.Second {
@@ -267,8 +273,30 @@ func (a *autopilot) scale(ctx context.Context, now time.Time) error {
 	}
 	a.lastScale = time.Now()
 	a.rec.Trigger()
+	a.mu.Lock()
+	a.scaledUp = append(a.scaledUp, ups...)
+	a.mu.Unlock()
+	if !a.cfg.verbose {
+		why = short[:1] // the commit has them all
+	}
 	a.tl.say(wordScale, why, "%s, by commit %s", strings.Join(what, ", "), reconcile.ShortRevision(c.Revision))
 	return nil
+}
+
+// reason is a decision's, shorter than in the commit.
+func (s *scaler) reason(d scaling.Decision) string {
+	const clock = "15:04"
+	per := fmt.Sprintf("a replica is given %.0f req/s", s.capacity*utilisation)
+	switch d.Bound {
+	case scaling.ByForecast:
+		return fmt.Sprintf("expects at most %.0f req/s by %s (%.0f %% sure, %s); %s", d.Demand, d.Peak.Format(clock), 100*d.Level, d.Model, per)
+	case scaling.ByDemand:
+		return fmt.Sprintf("has %.0f req/s now; %s", d.Demand, per)
+	case scaling.ByHold:
+		return "fewer would do, but these were needed a short while ago"
+	case scaling.ByMin, scaling.ByMax, scaling.ByStep, scaling.ByTolerance, scaling.ByFallback:
+	}
+	return d.Reason
 }
 
 func (a *autopilot) ready(service string) int {
@@ -286,6 +314,9 @@ func (a *autopilot) ready(service string) int {
 func (a *autopilot) demand(ctx context.Context, service string, now time.Time) (forecast.Series, error) {
 	step := scaleEvery * a.clock.step()
 	start, end := a.opened.Truncate(step).Add(step), now.Truncate(step)
+	if oldest := end.Add(-kept * a.clock.step()).Truncate(step); start.Before(oldest) {
+		start = oldest
+	}
 	if end.Before(start) {
 		return forecast.Series{Name: service, Start: end, Step: step}, nil
 	}

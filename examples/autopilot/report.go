@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"html/template"
 	"os"
+	"slices"
 
 	"github.com/evenkeel-go/evenkeel/internal/svgplot"
 )
@@ -18,7 +19,7 @@ func marks(lines []line) []svgplot.Mark {
 		case wordFault:
 			out = append(out, svgplot.Mark{At: l.Sim, Label: "fault", Color: "#a00"})
 		case wordAlert:
-			out = append(out, svgplot.Mark{At: l.Sim, Color: "#d55e00"})
+			out = append(out, svgplot.Mark{At: l.Sim, Label: "alert", Color: "#d55e00"})
 		case wordRepair:
 			out = append(out, svgplot.Mark{At: l.Sim, Label: "repair", Color: "#009e73"})
 		}
@@ -33,7 +34,7 @@ body{font:14px/1.45 system-ui,sans-serif;margin:24px auto;max-width:1000px;color
 h1{font-size:22px}h2{font-size:17px;margin-top:32px}
 table{border-collapse:collapse;margin:8px 0}td,th{padding:3px 12px 3px 0;text-align:left;vertical-align:top;border-bottom:1px solid #eee}
 .ok{color:#087}.bad{color:#b00;font-weight:600}.why{color:#666;white-space:pre-wrap}code{font-size:12px}
-svg{width:100%;height:auto;border:1px solid #eee;margin:6px 0}
+summary{font-size:16px;font-weight:600;margin:14px 0 4px;cursor:pointer}svg{width:100%;height:auto;border:1px solid #eee;margin:6px 0}
 </style></head><body>
 <h1>evenkeel autopilot: {{.Verdict}}</h1>
 <p>{{.Intro}}</p>
@@ -43,13 +44,16 @@ svg{width:100%;height:auto;border:1px solid #eee;margin:6px 0}
 {{end}}</table>
 <h2>Figures</h2>
 <table>{{range .Figures}}<tr><td>{{index . 0}}</td><td>{{index . 1}}</td></tr>{{end}}</table>
-{{range .Plots}}<h2>{{.Title}}</h2>
-{{range .SVG}}{{.}}
-{{end}}{{end}}
 <h2>Timeline</h2>
 <table><tr><th>simulated</th><th>wall</th><th></th><th>what and why</th></tr>
 {{range .Lines}}<tr><td>{{.Sim.Format "Jan 2 15:04"}}</td><td>{{printf "+%.1f s" .At}}</td><td><b>{{.Word}}</b></td><td>{{.What}}{{range .Why}}<div class="why">{{.}}</div>{{end}}</td></tr>
 {{end}}</table>
+<h2>Services</h2>
+<p>Dotted lines: <span class="bad">a fault is injected</span>, <span style="color:#d55e00">an alert is raised</span>, <span class="ok">a repair is made</span>. The x axes are simulated time.</p>
+{{range .Plots}}<details{{if .Open}} open="open"{{end}}><summary>{{.Title}}</summary>
+{{range .SVG}}{{.}}
+{{end}}</details>
+{{end}}
 <h2>Commits that automation made</h2>
 <table>{{range .Summary.Commits}}<tr><td><code>{{.Revision}}</code></td><td>{{.Subject}}</td><td class="why">{{range .Trailers}}{{.}}
 {{end}}</td></tr>
@@ -59,6 +63,7 @@ svg{width:100%;height:auto;border:1px solid #eee;margin:6px 0}
 
 type plots struct {
 	Title string
+	Open  bool // something happened to it, or it is the front door
 	SVG   []template.HTML
 }
 
@@ -80,8 +85,8 @@ func writeReport(ctx context.Context, file string, s summary, tracks []*track, l
 	}
 	data.Intro = fmt.Sprintf("%d simulated hours in %.0f seconds; seed %d.", int(s.SimulatedHours+0.5), s.WallSeconds, s.Seed)
 	ms := marks(lines)
-	for _, t := range tracks {
-		p := plots{Title: t.Service}
+	for i, t := range tracks {
+		p := plots{Title: t.Service, Open: i == 0 || slices.ContainsFunc(s.Repairs, func(r repair) bool { return r.Service == t.Service })}
 		step := scaleEvery * clock.step()
 		c := t.coarse(step)
 		median, high, err := c.band(ctx, model(clock), int(clock.sim(leadWall)/step)+1)
@@ -99,7 +104,7 @@ func writeReport(ctx context.Context, file string, s summary, tracks []*track, l
 				Curves: []svgplot.Curve{{Name: "replicas", Times: t.Times, Values: t.Replicas, Step: true}}},
 			{Title: t.Service + ": latency, p90", Unit: "ms", Height: 180, Marks: ms,
 				Curves: []svgplot.Curve{{Name: "latency", Times: t.Times, Values: t.Latency, Color: "#d55e00"}}},
-			{Title: t.Service + ": failed share", Unit: "share", Height: 140, Marks: ms,
+			{Title: t.Service + ": failed share", Unit: "share", Height: 140, Top: 0.1, Marks: ms,
 				Curves: []svgplot.Curve{{Name: "errors", Times: t.Times, Values: t.Errors, Color: "#a00"}}},
 		} {
 			var b bytes.Buffer

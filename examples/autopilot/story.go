@@ -189,7 +189,7 @@ func (s *story) surge(ctx context.Context) error {
 	s.a.mu.Lock()
 	defer s.a.mu.Unlock()
 	ahead := 0
-	for _, d := range s.a.decisions {
+	for _, d := range s.a.scaledUp {
 		if d.Bound == scaling.ByForecast && d.Time.After(from) && d.Time.Before(to) && d.Peak.After(d.Time) {
 			ahead++
 		}
@@ -201,7 +201,7 @@ func (s *story) surge(ctx context.Context) error {
 	}
 	// A busy machine may start a process late; more than a few steps short
 	// means that the surge came first.
-	ok := ahead > 0 && judged > 0 && float64(short) <= 0.05*float64(judged)
+	ok := judged > 0 && (s.a.cfg.trace != "" || ahead > 0 && float64(short) <= 0.05*float64(judged))
 	s.done("surge foreseen", ok, "%d scale-ups ahead of the morning; demand above ready capacity in %d of %d steps", ahead, short, judged)
 	return nil
 }
@@ -272,8 +272,9 @@ func (s *story) badRelease(ctx context.Context) error {
 		s.done("bad release", false, "%s", strings.Join(wrong, "; "))
 		return nil
 	}
-	s.done("bad release", true, "%s and commit %s named, reverted %.1f s after the first bad sample by %s, verified",
-		culprit, reconcile.ShortRevision(bad.Revision), (rec.actedAt - rec.onset).Seconds(), reconcile.ShortRevision(rec.revert))
+	s.done("bad release", true, "%s and commit %s named, reverted by %s %.1f s after the first bad sample (%.1f s after the release), verified",
+		culprit, reconcile.ShortRevision(bad.Revision), reconcile.ShortRevision(rec.revert), (rec.actedAt - rec.onset).Seconds(),
+		(rec.actedAt - before.Sub(s.a.clock.load.WallStart)).Seconds())
 	return nil
 }
 
@@ -383,8 +384,12 @@ func (s *story) badManifest(ctx context.Context) error {
 	for _, at := range c.Attempts {
 		if at.Approval != nil {
 			said = at.Approval.String()
-			if at.Approval.Answer != remediate.Approved {
+			switch at.Approval.Answer {
+			case remediate.NotApproved:
 				want = remediate.Denied
+			case remediate.Expired: // nobody was there: a person is called
+				want = remediate.Escalated
+			case remediate.Approved:
 			}
 		}
 	}
@@ -410,6 +415,6 @@ func (s *story) lull(ctx context.Context) error {
 		most += slices.Max(w.Replicas)
 		now += w.Replicas[len(w.Replicas)-1]
 	}
-	s.done("lull", now < most, "%.0f replicas at night, %.0f in the evening", now, most)
+	s.done("lull", now < most || s.a.cfg.trace != "", "%.0f replicas at night, %.0f in the evening", now, most)
 	return nil
 }

@@ -74,25 +74,29 @@ type summary struct {
 
 	ReplicaMinutes float64 `json:"replica_minutes"`
 	StaticMinutes  float64 `json:"static_replica_minutes"`
-	HPAMinutes     float64 `json:"hpa_replica_minutes"`
+	// What forecast and HPA rule cost in a replay on the measured demand.
+	ForecastMinutes float64 `json:"forecast_replica_minutes"`
+	HPAMinutes      float64 `json:"hpa_replica_minutes"`
 	// The shares of steps with more demand than ready capacity, all services.
-	ShortShare    float64 `json:"short_share"`
-	HPAShortShare float64 `json:"hpa_short_share"`
+	ShortShare         float64 `json:"short_share"`
+	ForecastShortShare float64 `json:"forecast_short_share"`
+	HPAShortShare      float64 `json:"hpa_short_share"`
 }
 
 func (s summary) figures() [][2]string {
-	ratio := func(a, b float64) string {
-		if b == 0 {
-			return "-"
+	cost := func(minutes, short float64) string {
+		out := fmt.Sprintf("%.0f replica-minutes", minutes)
+		if s.HPAMinutes > 0 {
+			out += fmt.Sprintf(", %.2f of the HPA rule's", minutes/s.HPAMinutes)
 		}
-		return fmt.Sprintf("%.2f", a/b)
+		return out + fmt.Sprintf("; demand above ready capacity %.2f %% of the time", 100*short)
 	}
 	return [][2]string{
 		{"requests", fmt.Sprintf("%d sent, %d failed (%.2f %%)", s.RequestsSent, s.RequestsFailed, 100*s.FailedShare)},
-		{"replica-minutes (simulated)", fmt.Sprintf("%.0f", s.ReplicaMinutes)},
-		{"  against a static fleet", fmt.Sprintf("%.0f, ratio %s", s.StaticMinutes, ratio(s.ReplicaMinutes, s.StaticMinutes))},
-		{"  against a reactive HPA rule", fmt.Sprintf("%.0f, ratio %s", s.HPAMinutes, ratio(s.ReplicaMinutes, s.HPAMinutes))},
-		{"demand above ready capacity", fmt.Sprintf("%.1f %% of the time (HPA rule: %.1f %%)", 100*s.ShortShare, 100*s.HPAShortShare)},
+		{"capacity, used", cost(s.ReplicaMinutes, s.ShortShare)},
+		{"  the forecast, replayed", cost(s.ForecastMinutes, s.ForecastShortShare)},
+		{"  the HPA rule, replayed", cost(s.HPAMinutes, s.HPAShortShare)},
+		{"  a static fleet", cost(s.StaticMinutes, 0)},
 		{"commits by automation", fmt.Sprint(len(s.Commits))},
 		{"time", fmt.Sprintf("%.0f s for %.0f simulated hours", s.WallSeconds, s.SimulatedHours)},
 	}

@@ -45,6 +45,8 @@ type Plot struct {
 	Curves []Curve
 	Bands  []Band
 	Marks  []Mark
+	// Top is the least that the value axis reaches up to.
+	Top float64
 	// Width and Height are in pixels; 0 means 960 and 260.
 	Width, Height int
 	// From and To limit the time axis; zero means what the data span.
@@ -147,6 +149,7 @@ func (p Plot) frame(w, h float64) frame {
 	if !f.to.After(f.from) {
 		f.to = f.from.Add(time.Second)
 	}
+	f.hi = max(f.hi, p.Top)
 	if !(f.hi > f.lo) {
 		f.hi = f.lo + 1
 	}

@@ -128,9 +128,10 @@ func (t Trace) Rate(sim time.Time) float64 {
 
 // ReadTrace reads recorded demand: one number a line, the demand of one
 // minute in any unit; empty lines and lines that begin with # are skipped.
-// The values are scaled so that the largest is peak requests per second.
-// Errors name the line, counted from 1.
-func ReadTrace(r io.Reader, start time.Time, peak float64) (Trace, error) {
+// The values are scaled so that the largest of the first so much that is
+// played, or of all if that is 0, is peak requests per second. Errors name the
+// line, counted from 1.
+func ReadTrace(r io.Reader, start time.Time, peak float64, play time.Duration) (Trace, error) {
 	if !(peak > 0) || math.IsInf(peak, 0) {
 		return Trace{}, fmt.Errorf("shop: trace: peak of %v requests per second is not above zero", peak)
 	}
@@ -158,9 +159,13 @@ func ReadTrace(r io.Reader, start time.Time, peak float64) (Trace, error) {
 	if len(t.Values) < 2 {
 		return Trace{}, fmt.Errorf("shop: trace: %d values; want at least 2", len(t.Values))
 	}
-	top := slices.Max(t.Values)
+	played := t.Values
+	if n := int(play / time.Minute); n > 0 && n < len(played) {
+		played = played[:n]
+	}
+	top := slices.Max(played)
 	if top == 0 {
-		return Trace{}, fmt.Errorf("shop: trace: all %d values are zero", len(t.Values))
+		return Trace{}, fmt.Errorf("shop: trace: all %d values that are played are zero", len(played))
 	}
 	for i, v := range t.Values {
 		t.Values[i] = v / top * peak // in this order nothing overflows

@@ -30,6 +30,9 @@ type LoadConfig struct {
 	// whose largest value becomes Daily.Peak.
 	Daily     Daily  `json:"daily"`
 	TraceFile string `json:"traceFile,omitempty"`
+	// Play is the part of the trace that counts for its largest value; 0 is
+	// all of it.
+	Play time.Duration `json:"play,omitempty"`
 	// Seed chooses arrivals and routes.
 	Seed uint64 `json:"seed,omitempty"`
 	// Timeout is the clients' patience; 0 is 1.5 s.
@@ -59,7 +62,7 @@ func (c LoadConfig) Curve() (Curve, error) {
 		return nil, fmt.Errorf("shop: trace: %w", err)
 	}
 	defer f.Close()
-	t, err := ReadTrace(f, c.SimStart, c.Daily.Peak)
+	t, err := ReadTrace(f, c.SimStart, c.Daily.Peak, c.Play)
 	if err != nil {
 		return nil, fmt.Errorf("%w (file %s)", err, c.TraceFile)
 	}

@@ -68,7 +68,7 @@ func TestDailyIsAFunctionOfTimeAndSeed(t *testing.T) {
 }
 
 func TestReadTrace(t *testing.T) {
-	got, err := ReadTrace(strings.NewReader("# rps\n\n5\n 10 \n0\n"), monday, 40)
+	got, err := ReadTrace(strings.NewReader("# rps\n\n5\n 10 \n0\n"), monday, 40, 0)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -90,11 +90,11 @@ func TestReadTrace(t *testing.T) {
 		"1\n1e999\n":                        "line 2",
 		"1\n" + strings.Repeat("9", 100000): "line 2",
 	} {
-		if _, err := ReadTrace(strings.NewReader(in), monday, 1); err == nil || !strings.Contains(err.Error(), want) {
+		if _, err := ReadTrace(strings.NewReader(in), monday, 1, 0); err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("%.20q: %v, want %s", in, err, want)
 		}
 	}
-	if _, err := ReadTrace(strings.NewReader("1\n2\n"), monday, 0); err == nil {
+	if _, err := ReadTrace(strings.NewReader("1\n2\n"), monday, 0, 0); err == nil {
 		t.Error("a peak of 0 passes")
 	}
 }
@@ -103,7 +103,7 @@ func FuzzReadTrace(f *testing.F) {
 	f.Add("1\n2\n")
 	f.Add("# x\n1e308\n1e-308\n")
 	f.Fuzz(func(t *testing.T, s string) {
-		tr, err := ReadTrace(strings.NewReader(s), monday, 80)
+		tr, err := ReadTrace(strings.NewReader(s), monday, 80, 0)
 		if err != nil {
 			return
 		}
