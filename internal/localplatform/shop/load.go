@@ -174,9 +174,12 @@ func runLoad(ctx context.Context, p *process) error {
 	if err != nil {
 		return err
 	}
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
 	var wg sync.WaitGroup
 	wg.Go(func() { g.arrivals(ctx) })
 	err = p.serve(ctx, l, mux, 0, 100*time.Millisecond)
+	cancel() // it may have ended by itself
 	wg.Wait()
 	return errors.Join(err, g.save())
 }

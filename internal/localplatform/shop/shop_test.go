@@ -333,10 +333,16 @@ func TestOrphanDoesNotRegister(t *testing.T) {
 	if err := errors.Join(dir.Create(), dir.TouchLease(time.Now())); err != nil {
 		t.Fatal(err)
 	}
-	var errw bytes.Buffer
-	args := []string{"lb", "-dir", string(dir), "-id", "lb-1", "-controller", strconv.Itoa(os.Getpid())} // its own child it is not
-	if code := Main(args, &errw); code != 3 {
-		t.Errorf("exit code %d, want 3: %s", code, &errw)
+	if err := errors.Join(PublishBase(string(dir)), SaveLoad(string(dir), LoadConfig{SimStart: time.Now(), WallStart: time.Now(), Speed: 1, Daily: Daily{Peak: 1}})); err != nil {
+		t.Fatal(err)
+	}
+	for _, role := range []string{"lb", "load", "service"} {
+		var errw bytes.Buffer
+		args := []string{role, "-dir", string(dir), "-id", role + "-1", "-name", "cart", "-image", ImageName("cart") + ":" + BaseTag,
+			"-controller", strconv.Itoa(os.Getpid())} // its own child it is not
+		if code := Main(args, &errw); code != 3 {
+			t.Errorf("%s: exit code %d, want 3: %s", role, code, &errw)
+		}
 	}
 	if entries, err := (&rundir.Reader{Dir: dir}).Read(); err != nil || len(entries) > 0 {
 		t.Errorf("entries %v, %v", entries, err)
