@@ -222,13 +222,8 @@ func (s *story) badRelease(ctx context.Context) error {
 		return err
 	}
 	key := s.a.scalers[culprit].key
-	file, text, err := s.manifest(ctx, key)
-	if err != nil {
-		return err
-	}
-	bad, err := s.a.repo.Commit(ctx, gitsource.CommitRequest{
-		Message: fmt.Sprintf("Release %s %s", culprit, tag), Author: developer(),
-		Files: map[string][]byte{file: []byte(strings.Replace(text, "/"+culprit+":1.0.0", "/"+culprit+":"+tag, 1))},
+	bad, err := s.push(ctx, key, fmt.Sprintf("Release %s %s", culprit, tag), func(text string) (string, error) {
+		return strings.Replace(text, "/"+culprit+":1.0.0", "/"+culprit+":"+tag, 1), nil
 	})
 	if err != nil {
 		return err
@@ -298,18 +293,33 @@ func (s *story) newest(match func(*incidentRecord) bool) incidentRecord {
 	return out
 }
 
-// manifest finds the file that declares a resource.
-func (s *story) manifest(ctx context.Context, k reconcile.Key) (file, text string, err error) {
-	state, err := s.a.repo.Fetch(ctx)
-	if err != nil {
-		return "", "", err
+// push commits a change of the file that declares a resource, as a developer
+// does: where somebody changed it meanwhile, on what it is then.
+func (s *story) push(ctx context.Context, k reconcile.Key, message string, change func(text string) (string, error)) (reconcile.Commit, error) {
+	for {
+		state, err := s.a.repo.Fetch(ctx)
+		if err != nil {
+			return reconcile.Commit{}, err
+		}
+		r, ok := state.Get(k)
+		if !ok {
+			return reconcile.Commit{}, fmt.Errorf("%s: %w", k, reconcile.ErrNotFound)
+		}
+		text, base, err := s.a.repo.ReadFile(ctx, r.Origin.Path)
+		if err != nil {
+			return reconcile.Commit{}, err
+		}
+		changed, err := change(string(text))
+		if err != nil {
+			return reconcile.Commit{}, fmt.Errorf("%s: %w", r.Origin.Path, err)
+		}
+		c, err := s.a.repo.Commit(ctx, gitsource.CommitRequest{
+			Message: message, Author: developer(), Base: base, Files: map[string][]byte{r.Origin.Path: []byte(changed)},
+		})
+		if !errors.Is(err, reconcile.ErrConflict) {
+			return c, err
+		}
 	}
-	r, ok := state.Get(k)
-	if !ok {
-		return "", "", fmt.Errorf("%s: %w", k, reconcile.ErrNotFound)
-	}
-	b, err := s.a.repo.ReadFile(ctx, r.Origin.Path)
-	return r.Origin.Path, string(b), err
 }
 
 // leak makes one replica lose memory.
@@ -346,19 +356,14 @@ func (s *story) leak(ctx context.Context) error {
 func (s *story) badManifest(ctx context.Context) error {
 	const service = "shipping"
 	key := s.a.scalers[service].key
-	file, text, err := s.manifest(ctx, key)
-	if err != nil {
-		return err
-	}
-	const marker = "          securityContext:\n"
-	i := strings.LastIndex(text, marker)
-	if i < 0 {
-		return fmt.Errorf("%s: no container securityContext to break", file)
-	}
-	text = text[:i+len(marker)] + "            privileged: true # quick fix, to be removed\n" + text[i+len(marker):]
-	text = strings.Replace(text, "/"+service+":1.0.0", "/"+service+":latest", 1)
-	bad, err := s.a.repo.Commit(ctx, gitsource.CommitRequest{
-		Message: "Debug shipping on the node", Author: developer(), Files: map[string][]byte{file: []byte(text)},
+	bad, err := s.push(ctx, key, "Debug shipping on the node", func(text string) (string, error) {
+		const marker = "          securityContext:\n"
+		i := strings.LastIndex(text, marker)
+		if i < 0 {
+			return "", errors.New("no container securityContext to break")
+		}
+		text = text[:i+len(marker)] + "            privileged: true # quick fix, to be removed\n" + text[i+len(marker):]
+		return strings.Replace(text, "/"+service+":1.0.0", "/"+service+":latest", 1), nil
 	})
 	if err != nil {
 		return err

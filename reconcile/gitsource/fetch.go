@@ -60,6 +60,14 @@ func (d *dir) walk(yield func(file)) {
 	}
 }
 
+// sorted gives the files in it and below by path.
+func (d *dir) sorted() []file {
+	files := make([]file, 0, d.count)
+	d.walk(func(f file) { files = append(files, f) })
+	slices.SortFunc(files, func(a, b file) int { return strings.Compare(a.path, b.path) })
+	return files
+}
+
 // blobKey is what a parsed file depends on: its bytes, and its path, which is
 // in every origin.
 type blobKey struct {
@@ -97,7 +105,7 @@ func (r *Repository) Fetch(ctx context.Context) (*reconcile.State, error) {
 	}
 	if snap != r.cur {
 		r.cur = snap
-		r.trim()
+		r.trim(snap.root)
 	}
 	return snap.state, nil
 }
@@ -171,17 +179,17 @@ func (r *Repository) read(ctx context.Context, h plumbing.Hash) (*snapshot, erro
 	return &snapshot{commit: h, tree: c.tree, root: root, state: state}, nil
 }
 
-// scan walks a tree, but only where it differs from the current one.
+// scan walks a tree, but only where it differs from the one before.
 func (r *Repository) scan(ctx context.Context, tree plumbing.Hash) (*dir, error) {
-	var old *dir
-	if r.cur != nil {
-		old = r.cur.root
-	}
-	root, err := r.scanDir(ctx, tree, "", old, 0)
+	root, err := r.scanDir(ctx, tree, "", r.scanned, 0)
 	if err == nil && root.count > r.opts.MaxFiles {
-		return nil, fmt.Errorf("%d manifests, more than the limit of %d: %w", root.count, r.opts.MaxFiles, reconcile.ErrInvalid)
+		err = fmt.Errorf("%d manifests, more than the limit of %d: %w", root.count, r.opts.MaxFiles, reconcile.ErrInvalid)
 	}
-	return root, err
+	if err != nil {
+		return nil, err
+	}
+	r.scanned = root
+	return root, nil
 }
 
 func (r *Repository) scanDir(ctx context.Context, h plumbing.Hash, prefix string, old *dir, depth int) (*dir, error) {
@@ -234,9 +242,7 @@ func (r *Repository) scanDir(ctx context.Context, h plumbing.Hash, prefix string
 
 // assemble makes the state of the files below root.
 func (r *Repository) assemble(ctx context.Context, h plumbing.Hash, root *dir) (*reconcile.State, error) {
-	files := make([]file, 0, root.count)
-	root.walk(func(f file) { files = append(files, f) })
-	slices.SortFunc(files, func(a, b file) int { return strings.Compare(a.path, b.path) })
+	files := root.sorted()
 	contents, err := r.parse(ctx, files)
 	if err != nil {
 		return nil, err
@@ -310,15 +316,15 @@ func (r *Repository) parse(ctx context.Context, files []file) ([]*parsed, error)
 	return out, nil
 }
 
-// trim bounds the parse cache: what the current state does not use is kept
-// only while it is not much more than what it uses.
-func (r *Repository) trim() {
-	limit := 2*r.cur.root.count + 1024
+// trim bounds the parse cache: what the files below root do not use is kept
+// only while it is not much more than what they use.
+func (r *Repository) trim(root *dir) {
+	limit := 2*root.count + 1024
 	if len(r.blobs) <= limit {
 		return
 	}
-	keep := make(map[blobKey]*parsed, r.cur.root.count)
-	r.cur.root.walk(func(f file) {
+	keep := make(map[blobKey]*parsed, root.count)
+	root.walk(func(f file) {
 		k := blobKey{f.hash, f.path}
 		if p := r.blobs[k]; p != nil {
 			keep[k] = p

@@ -148,6 +148,7 @@ type Repository struct {
 	pinned   plumbing.Hash
 
 	cur      *snapshot
+	scanned  *dir // the last tree that was walked
 	blobs    map[blobKey]*parsed
 	commits  map[plumbing.Hash]*commit
 	verified map[plumbing.Hash]bool

@@ -339,7 +339,7 @@ func TestRevert(t *testing.T) {
 		{"map removed", "kind: A\nmetadata: {name: b}\nspec:\n  l:\n    a: 1\n  z: 1\n", "kind: A\nmetadata: {name: b}\nspec:\n  z: 1\n", "kind: A\nmetadata: {name: b}\nspec:\n  z: 2\n", "kind: A\nmetadata: {name: b}\nspec:\n  z: 2\n  l:\n    a: 1\n", "", ""},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
-			files := map[string]string{"other.txt": "x"}
+			files := map[string]string{"other.txt": "x", "keep.yaml": deployment("keep", 1, "keep:1")}
 			if tc.start != "" {
 				files["cart.yaml"] = tc.start
 			}

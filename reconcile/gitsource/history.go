@@ -23,12 +23,16 @@ import (
 // trailer.
 const HistoryLimit = 1000
 
+// maxOld is how many commits before LogOptions.Since end a log.
+const maxOld = 20
+
 // LogOptions bound what Log returns. The zero value gives the 100 newest
 // commits.
 type LogOptions struct {
 	// Limit is the largest number of commits. Default 100.
 	Limit int
-	// Since leaves out commits committed before it.
+	// Since leaves out commits committed before it. The search ends at 20
+	// such commits in a row, since the clocks of committers differ.
 	Since time.Time
 }
 
@@ -172,12 +176,15 @@ func (r *Repository) Log(ctx context.Context, opts LogOptions) ([]reconcile.Comm
 		return nil, r.wrap("log", err)
 	}
 	var out []reconcile.Commit
+	old := 0 // in a row
 	err = r.history(ctx, h, func(c *commit) (bool, error) {
 		if c.when.Before(opts.Since) {
-			// Clocks differ between authors: an old commit may have newer
-			// parents, but not by much that matters here.
-			return false, nil
+			// Clocks differ between authors: a commit that seems old may have
+			// newer parents.
+			old++
+			return old < maxOld, nil
 		}
+		old = 0
 		p, err := r.public(ctx, c)
 		if err != nil {
 			return false, err

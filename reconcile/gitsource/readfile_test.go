@@ -12,7 +12,8 @@ func TestReadFile(t *testing.T) {
 	ctx := t.Context()
 	dir := t.TempDir()
 	const text = "kind: Namespace\napiVersion: v1\nmetadata: {name: shop} # kept\n"
-	if _, err := gitsource.Init(ctx, dir, gitsource.CommitRequest{Message: "Start", Files: map[string][]byte{"a/b.yaml": []byte(text), "README": []byte("hello")}}); err != nil {
+	first, err := gitsource.Init(ctx, dir, gitsource.CommitRequest{Message: "Start", Files: map[string][]byte{"a/b.yaml": []byte(text), "README": []byte("hello")}})
+	if err != nil {
 		t.Fatal(err)
 	}
 	repo, err := gitsource.Open(ctx, gitsource.Options{URL: dir})
@@ -20,13 +21,13 @@ func TestReadFile(t *testing.T) {
 		t.Fatal(err)
 	}
 	for name, want := range map[string]string{"a/b.yaml": text, "README": "hello"} {
-		got, err := repo.ReadFile(ctx, name)
-		if err != nil || string(got) != want {
+		got, revision, err := repo.ReadFile(ctx, name)
+		if err != nil || string(got) != want || revision != first.Revision {
 			t.Errorf("ReadFile(%q) = %q, %v; want %q", name, got, err, want)
 		}
 	}
 	for name, want := range map[string]error{"a/c.yaml": reconcile.ErrNotFound, "a": reconcile.ErrNotFound, "../x": reconcile.ErrInvalid, "": reconcile.ErrInvalid} {
-		if _, err := repo.ReadFile(ctx, name); !errors.Is(err, want) {
+		if _, _, err := repo.ReadFile(ctx, name); !errors.Is(err, want) {
 			t.Errorf("ReadFile(%q): %v, want %v", name, err, want)
 		}
 	}

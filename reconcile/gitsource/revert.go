@@ -291,7 +291,10 @@ func show(v any, has bool) string {
 	case []any:
 		return "another list"
 	}
-	return fmt.Sprintf("%.80q", fmt.Sprint(v))
+	if s, ok := v.(string); ok {
+		return fmt.Sprintf("%.80q", s)
+	}
+	return fmt.Sprintf("%.80s", fmt.Sprint(v))
 }
 
 // merge3 applies the change from base to other onto tip, line by line. clean

@@ -37,6 +37,11 @@ type CommitRequest struct {
 	// Files are the new contents by path, slash-separated, relative to the
 	// root; nil deletes the file.
 	Files map[string][]byte
+	// Base, if not empty, is the commit at which the files were read (see
+	// [Repository.ReadFile]). Where one of them has changed since, the commit
+	// is refused with [reconcile.ErrConflict], as Git refuses a push, so that
+	// it cannot take a later edit back unseen.
+	Base string
 }
 
 // Init makes a new bare repository in dir, with the branch main and a first
@@ -80,6 +85,9 @@ func (r *Repository) Commit(ctx context.Context, req CommitRequest) (reconcile.C
 		}
 	}
 	c, err := r.commitOn(ctx, func(tip *commit) (*proposal, error) {
+		if err := r.unchanged(ctx, req.Base, tip, req.Files); err != nil {
+			return nil, err
+		}
 		p := &proposal{text: text, author: req.Author, when: req.Time, files: map[string]blobEdit{}}
 		for name, data := range req.Files {
 			p.files[name] = blobEdit{data: data, remove: data == nil}
@@ -87,6 +95,39 @@ func (r *Repository) Commit(ctx context.Context, req CommitRequest) (reconcile.C
 		return p, nil
 	})
 	return c, r.wrap("commit", err)
+}
+
+// unchanged refuses the files that differ between base and tip.
+func (r *Repository) unchanged(ctx context.Context, base string, tip *commit, files map[string][]byte) error {
+	if base == "" || tip != nil && tip.hash.String() == base {
+		return nil
+	}
+	h, err := r.revision(ctx, base)
+	if err != nil {
+		return fmt.Errorf("base: %w", err)
+	}
+	from, err := r.commit(h)
+	if err != nil {
+		return fmt.Errorf("base: %w", err)
+	}
+	if tip == nil {
+		return fmt.Errorf("base %s: the branch has no commits: %w", reconcile.ShortRevision(base), reconcile.ErrConflict)
+	}
+	for _, name := range sortedKeys(files) {
+		was, wasMode, err := r.lookup(from.tree, name)
+		if err != nil {
+			return err
+		}
+		is, isMode, err := r.lookup(tip.tree, name)
+		if err != nil {
+			return err
+		}
+		if was != is || wasMode != isMode {
+			return fmt.Errorf("%s changed between %s and %s: %w", name,
+				reconcile.ShortRevision(h.String()), reconcile.ShortRevision(tip.hash.String()), reconcile.ErrConflict)
+		}
+	}
+	return nil
 }
 
 // Write makes one commit on the branch: all edits of the request together, or
@@ -100,8 +141,12 @@ func (r *Repository) Commit(ctx context.Context, req CommitRequest) (reconcile.C
 // [reconcile.ErrNotFound] for a key or commit that does not exist,
 // [reconcile.ErrInvalid] for a bad request, [reconcile.ErrForbidden] where the
 // Verifier would refuse the commit, [*RevertConflictError],
-// [manifest.ErrNotEditable], and [reconcile.ErrConflict] when all retries
-// were lost to other writers.
+// [manifest.ErrNotEditable], and [reconcile.ErrConflict] for an edit whose
+// Expect is not what the tip has, and when all retries were lost to other
+// writers. A commit that would break the branch, such as a revert that brings
+// back a file that does not parse or a key that is declared elsewhere by now,
+// is refused with the errors that Fetch would give; those that the tip has
+// already do not count.
 func (r *Repository) Write(ctx context.Context, req reconcile.WriteRequest) (reconcile.Commit, error) {
 	trailers, err := checkWrite(&req)
 	if err != nil {
@@ -115,7 +160,7 @@ func (r *Repository) Write(ctx context.Context, req reconcile.WriteRequest) (rec
 		if err != nil || made != nil {
 			return &proposal{made: made}, err
 		}
-		p := &proposal{}
+		p := &proposal{sound: true}
 		message := req.Message
 		if req.Revert != "" {
 			var subject string
@@ -170,6 +215,7 @@ type proposal struct {
 	author Author
 	when   time.Time
 	files  map[string]blobEdit
+	sound  bool // refuse it if it would break the branch
 }
 
 // blobEdit is the new content of a file: data, a blob that exists already, or
@@ -211,6 +257,12 @@ func (r *Repository) commitOn(ctx context.Context, propose func(tip *commit) (*p
 		tree, err := b.root(tip, p)
 		if err != nil {
 			return none, err
+		}
+		if p.sound {
+			if err := r.sound(ctx, tip, tree); err != nil {
+				return none, err
+			}
+			r.trim(r.scanned)
 		}
 		h, err := b.commit(ctx, tip, tree, p)
 		if err != nil {
@@ -279,8 +331,7 @@ func (r *Repository) edit(ctx context.Context, tip *commit, edits []reconcile.Ed
 	if err != nil {
 		return nil, err
 	}
-	files := make([]file, 0, root.count)
-	root.walk(func(f file) { files = append(files, f) })
+	files := root.sorted()
 	contents, err := r.parse(ctx, files)
 	if err != nil {
 		return nil, err
@@ -289,7 +340,7 @@ func (r *Repository) edit(ctx context.Context, tip *commit, edits []reconcile.Ed
 	for _, e := range edits {
 		wanted[e.Key] = -1
 	}
-	origins := make(map[reconcile.Key]reconcile.Origin, len(wanted))
+	found := make(map[reconcile.Key]reconcile.Resource, len(wanted))
 	for i, p := range contents {
 		for _, res := range p.resources {
 			was, ok := wanted[res.Key]
@@ -297,9 +348,9 @@ func (r *Repository) edit(ctx context.Context, tip *commit, edits []reconcile.Ed
 				continue
 			}
 			if was >= 0 {
-				return nil, &reconcile.ConflictError{Key: res.Key, First: origins[res.Key], Second: res.Origin}
+				return nil, &reconcile.ConflictError{Key: res.Key, First: found[res.Key].Origin, Second: res.Origin}
 			}
-			wanted[res.Key], origins[res.Key] = i, res.Origin
+			wanted[res.Key], found[res.Key] = i, res
 		}
 	}
 	byFile := make(map[string][]reconcile.Edit)
@@ -308,6 +359,9 @@ func (r *Repository) edit(ctx context.Context, tip *commit, edits []reconcile.Ed
 		i := wanted[e.Key]
 		if i < 0 {
 			return nil, fmt.Errorf("no file declares %s: %w", e.Key, reconcile.ErrNotFound)
+		}
+		if err := expected(e, found[e.Key].Object); err != nil {
+			return nil, err
 		}
 		byFile[files[i].path] = append(byFile[files[i].path], e)
 		hashes[files[i].path] = files[i].hash

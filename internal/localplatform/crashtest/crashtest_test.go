@@ -149,7 +149,7 @@ func TestJudge(t *testing.T) {
 		}, doubles: []string{"the release was taken back by"}},
 		{name: "one id twice", do: func(t *testing.T, r *run, repo *gitsource.Repository) {
 			for _, n := range []string{"5", "6"} {
-				text, err := repo.ReadFile(t.Context(), "cart.yaml")
+				text, _, err := repo.ReadFile(t.Context(), "cart.yaml")
 				if err != nil {
 					t.Fatal(err)
 				}

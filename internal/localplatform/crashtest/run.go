@@ -353,25 +353,30 @@ func (r *run) release(ctx context.Context, load shop.LoadConfig) error {
 	if err := shop.PublishImage(string(r.dir), name, badTag, r.plan.Behaviour); err != nil {
 		return err
 	}
-	state, err := r.repo.Fetch(ctx)
-	if err != nil {
+	for {
+		state, err := r.repo.Fetch(ctx)
+		if err != nil {
+			return err
+		}
+		res, ok := state.Get(r.key())
+		if !ok {
+			return fmt.Errorf("%s: %w", r.key(), reconcile.ErrNotFound)
+		}
+		text, base, err := r.repo.ReadFile(ctx, res.Origin.Path)
+		if err != nil {
+			return err
+		}
+		next := strings.Replace(string(text), name+":"+shop.BaseTag, name+":"+badTag, 1)
+		c, err := r.repo.Commit(ctx, gitsource.CommitRequest{
+			Message: fmt.Sprintf("Release %s %s", r.plan.Service, badTag), Time: load.SimTime(time.Now()),
+			Files: map[string][]byte{res.Origin.Path: []byte(next)}, Base: base,
+		})
+		if errors.Is(err, reconcile.ErrConflict) {
+			continue // the controller scaled it meanwhile
+		}
+		r.bad = c.Revision
 		return err
 	}
-	res, ok := state.Get(r.key())
-	if !ok {
-		return fmt.Errorf("%s: %w", r.key(), reconcile.ErrNotFound)
-	}
-	text, err := r.repo.ReadFile(ctx, res.Origin.Path)
-	if err != nil {
-		return err
-	}
-	next := strings.Replace(string(text), name+":"+shop.BaseTag, name+":"+badTag, 1)
-	c, err := r.repo.Commit(ctx, gitsource.CommitRequest{
-		Message: fmt.Sprintf("Release %s %s", r.plan.Service, badTag), Time: load.SimTime(time.Now()),
-		Files: map[string][]byte{res.Origin.Path: []byte(next)},
-	})
-	r.bad = c.Revision
-	return err
 }
 
 func (r *run) key() reconcile.Key {
