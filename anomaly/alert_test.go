@@ -352,3 +352,35 @@ func BenchmarkMonitorObserve(b *testing.B) {
 		i++
 	}
 }
+
+// Newest tells of the newest value among the series that match, and nothing
+// of what was forgotten.
+func TestMonitorNewest(t *testing.T) {
+	m, err := anomaly.NewMonitor(anomaly.MonitorOptions{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, ok := m.Newest(anomaly.Match{}); ok {
+		t.Error("a fresh monitor has seen something")
+	}
+	a := anomaly.SeriesID{Service: "cart", Instance: "cart-1", Metric: "memory"}
+	b := anomaly.SeriesID{Service: "cart", Instance: "cart-2", Metric: "memory"}
+	for i, id := range []anomaly.SeriesID{b, a, {Service: "web", Metric: "latency"}} {
+		if _, err := m.Observe(t0.Add(time.Duration(i)*time.Second), id, 1); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for _, tt := range []struct {
+		match anomaly.Match
+		want  int // seconds; -1 for none
+	}{{anomaly.Match{}, 2}, {anomaly.Match{Service: "cart"}, 1}, {anomaly.Match{Instance: "cart-2"}, 0}, {anomaly.Match{Service: "pay"}, -1}} {
+		got, ok := m.Newest(tt.match)
+		if ok != (tt.want >= 0) || ok && !got.Equal(t0.Add(time.Duration(tt.want)*time.Second)) {
+			t.Errorf("%+v: %v, %v", tt.match, got, ok)
+		}
+	}
+	m.Forget(t0.Add(time.Minute), a)
+	if got, ok := m.Newest(anomaly.Match{Service: "cart"}); !ok || !got.Equal(t0) {
+		t.Errorf("after Forget: %v, %v", got, ok)
+	}
+}

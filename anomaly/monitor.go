@@ -141,6 +141,21 @@ func (m *Monitor) Latest(id SeriesID) (Observation, bool) {
 	return Observation{Time: s.last.t, Value: s.last.x, Result: s.last.r}, true
 }
 
+// Newest is the time of the newest value of all series that match selects,
+// false where there is none: whether anything is still heard of a service.
+func (m *Monitor) Newest(match Match) (time.Time, bool) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	var newest time.Time
+	found := false
+	for id, s := range m.alerter.series {
+		if match.Matches(id) && (!found || s.last.t.After(newest)) {
+			newest, found = s.last.t, true
+		}
+	}
+	return newest, found
+}
+
 // Observation is a value with what its detector said of it.
 type Observation struct {
 	Time   time.Time
