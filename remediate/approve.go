@@ -100,12 +100,14 @@ func AutoApprove(by string) Approver { return staticApprover{Answer: Approved, B
 // DenyAll gives an [Approver] that approves nothing, in the name of by.
 func DenyAll(by string) Approver { return staticApprover{Answer: NotApproved, By: by} }
 
-// TerminalApprover asks on a terminal, one request at a time. Only "y" and
-// "yes", in any case, approve; the end of the input is an expired request.
+// TerminalApprover asks on a terminal, one request at a time. Only "y" or
+// "yes" and the token that the question shows, the first four characters of
+// the request's digest, approve, in any case; any other line refuses, and the
+// end of the input is an expired request.
 //
-// What was typed before a question stood on the screen never answers it: such
-// lines are thrown away. So input should come from a person (or answer each
-// prompt after it was printed), not from a file.
+// So what was typed before the question stood on the screen cannot approve it,
+// nor can an answer to another question. Lines that were read before the
+// question are thrown away; one that is read just after it may refuse it.
 //
 // The first request starts one goroutine, which reads In until In ends or
 // fails; close In to end it. A request that ends by its ctx leaves nothing
@@ -132,6 +134,9 @@ type TerminalApprover struct {
 func (t *TerminalApprover) Approve(ctx context.Context, r Request) (Approval, error) {
 	if t.In == nil || t.Out == nil {
 		return Approval{}, invalid("approve", "", "TerminalApprover needs In and Out")
+	}
+	if r.Digest == "" {
+		return Approval{}, invalid("approve", r.ActionID, "the request has no digest")
 	}
 	t.once.Do(t.start)
 	select {
@@ -173,8 +178,8 @@ func (t *TerminalApprover) Approve(ctx context.Context, r Request) (Approval, er
 		if !ok {
 			return answer(Expired, t.ended())
 		}
-		switch strings.ToLower(strings.TrimSpace(line)) {
-		case "y", "yes":
+		words := strings.Fields(strings.ToLower(line))
+		if len(words) == 2 && (words[0] == "y" || words[0] == "yes") && words[1] == strings.ToLower(token(r)) {
 			return answer(Approved, "")
 		}
 		return answer(NotApproved, "")
@@ -233,6 +238,9 @@ func clean(s string) string {
 	}, s))
 }
 
+// token binds a typed answer to what was asked.
+func token(r Request) string { return r.Digest[:min(4, len(r.Digest))] }
+
 func prompt(r Request) string {
 	var b strings.Builder
 	fmt.Fprintf(&b, "\napproval needed: %s\n", clean(r.Summary))
@@ -242,6 +250,6 @@ func prompt(r Request) string {
 	}
 	fmt.Fprintf(&b, "  risk    %s; before: %s\n", r.Risk, r.Track)
 	fmt.Fprintf(&b, "  digest  %s\n", reconcile.ShortRevision(r.Digest))
-	b.WriteString("do it? [y/N] ")
+	fmt.Fprintf(&b, "type \"y %s\" to approve, anything else refuses: ", clean(token(r)))
 	return b.String()
 }

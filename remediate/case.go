@@ -176,7 +176,16 @@ type DirectAction struct {
 // be done, as data. Exactly one of Edit, Revert and Direct is set.
 type Operation struct {
 	Target Target `json:"target"`
-	// Edit is the field to set, and From its declared value, nil if missing.
+	// Touches are what it changes, as far as is known, the target's service
+	// first, the rest sorted: services, and for an edit also the resource's
+	// key as [reconcile.Key] prints it. A revert touches the services that the
+	// report says its commit touched; an edit touches the service that the
+	// resource is named after and those in its labels app.kubernetes.io/name
+	// and app. A pause of any of them holds the operation, and limits count it
+	// for each.
+	Touches []string `json:"touches,omitempty"`
+	// Edit is the field to set, and From its declared value, nil if missing;
+	// the edit expects that value, so that a writer refuses it over another.
 	Edit *reconcile.Edit `json:"edit,omitempty"`
 	From any             `json:"from,omitempty"`
 	// Revert is the commit to take back.
@@ -187,6 +196,29 @@ type Operation struct {
 	Summary string `json:"summary"`
 	// Digest binds all of the above to the case and the playbook.
 	Digest string `json:"digest"`
+}
+
+// touches gives what guards count; nil without a target.
+func (op *Operation) touches() []string {
+	switch {
+	case op.Target.Service == "":
+		return nil
+	case len(op.Touches) == 0:
+		// A record of before Touches was written.
+		return []string{op.Target.Service}
+	}
+	return op.Touches
+}
+
+// touch sets Touches.
+func (op *Operation) touch(names ...string) {
+	slices.Sort(names)
+	op.Touches = []string{op.Target.Service}
+	for _, n := range slices.Compact(names) {
+		if n != "" && n != op.Target.Service {
+			op.Touches = append(op.Touches, n)
+		}
+	}
 }
 
 // Attempt is one action of a case, from plan to outcome. Zero times have not
@@ -247,6 +279,10 @@ type Case struct {
 	// Opened is when the case was opened; Since when it took on Status.
 	Opened time.Time `json:"opened"`
 	Since  time.Time `json:"since"`
+	// Reopened is when the trouble came back after the case was resolved, the
+	// last time; zero for never. Returns counts how often.
+	Reopened time.Time `json:"reopened,omitzero"`
+	Returns  int       `json:"returns,omitempty"`
 	// Held is the guard that holds it, while Status is Held.
 	Held *Refusal `json:"held,omitempty"`
 	// Attempts are the playbook's actions so far, in order.
@@ -259,14 +295,35 @@ type Case struct {
 	// Recovered is since when the verifier says that the trouble is over;
 	// zero while it is not.
 	Recovered time.Time `json:"recovered,omitzero"`
-	// Untold is a notice that has not been delivered, "" for none.
-	Untold NoticeKind `json:"untold,omitempty"`
+	// Untold are the notices that have not been delivered, oldest first.
+	Untold []DueNotice `json:"untold,omitempty"`
 
 	heldSince time.Time // first refusal of the present attempt, pauses left out
-	// reserved is the target of an action that a guard let go and that has
+	// reserved are the targets of an action that a guard let go and that has
 	// not begun: it counts as in flight, so that one free place lets go one
 	// case and not all that wait for it.
-	reserved string
+	reserved []string
+	// base is the number of attempts before the case was last reopened: the
+	// playbook begins anew behind them.
+	base int
+}
+
+// Acted is when something was last done about the case: the end of its newest
+// action or undo, else when it was opened or last reopened. Whether the
+// trouble is over can only be seen in what was measured after it.
+func (c *Case) Acted() time.Time {
+	at := c.Opened
+	if c.Reopened.After(at) {
+		at = c.Reopened
+	}
+	for i := range c.Attempts {
+		for _, t := range []time.Time{c.Attempts[i].Done, c.Attempts[i].Undone} {
+			if t.After(at) {
+				at = t
+			}
+		}
+	}
+	return at
 }
 
 // Ended is when the case came to its end, zero before.
@@ -281,6 +338,7 @@ func (c *Case) clone() Case {
 	d := *c
 	d.Attempts = slices.Clone(c.Attempts)
 	d.Timeline = slices.Clip(c.Timeline)
+	d.Untold = slices.Clip(c.Untold)
 	return d
 }
 
@@ -299,10 +357,11 @@ func (c *Case) next() (a Action, n int, ok bool) {
 	if at := c.attempt(); at != nil {
 		return at.Action, len(c.Attempts), true
 	}
-	if c.Playbook == nil || len(c.Attempts) >= len(c.Playbook.Actions) {
+	i := len(c.Attempts) - c.base
+	if c.Playbook == nil || i < 0 || i >= len(c.Playbook.Actions) {
 		return Action{}, 0, false
 	}
-	return c.Playbook.Actions[len(c.Attempts)], len(c.Attempts) + 1, true
+	return c.Playbook.Actions[i], len(c.Attempts) + 1, true
 }
 
 func (c *Case) begun() int {
@@ -343,6 +402,66 @@ func (c *Case) instance() string {
 		found = in
 	}
 	return found
+}
+
+// joined gives the trigger with those of its alerts that the case does not
+// know yet; false if there are none. While the case goes on these are the
+// alerts of further series, since a known one is looked at whatever it does;
+// with again, they are the active alerts of further series, and of known ones
+// that alerted anew.
+func (c *Case) joined(t Trigger, again bool) (Trigger, bool) {
+	newest := make(map[anomaly.SeriesID]time.Time, len(c.Trigger.Alerts()))
+	for _, a := range c.Trigger.Alerts() {
+		if at, ok := newest[a.Series]; !ok || a.Raised.After(at) {
+			newest[a.Series] = a.Raised
+		}
+	}
+	var add []anomaly.Alert
+	for _, a := range t.Alerts() {
+		at, known := newest[a.Series]
+		if again && a.Active() && (!known || a.Raised.After(at)) || !again && !known {
+			add = append(add, a)
+			newest[a.Series] = a.Raised
+		}
+	}
+	if len(add) == 0 {
+		return t, false
+	}
+	inc := *t.Incident
+	inc.Alerts = add
+	return Trigger{Kind: t.Kind, ID: t.ID, Incident: &inc}, true
+}
+
+// join takes in the alerts of more, which may hold known ones: a journal of
+// an earlier version has whole incidents.
+func (c *Case) join(more Trigger) {
+	if c.Trigger.Incident == nil || more.Incident == nil {
+		return
+	}
+	type key struct {
+		series anomaly.SeriesID
+		raised int64
+	}
+	keyOf := func(a anomaly.Alert) key { return key{a.Series, a.Raised.UnixNano()} }
+	inc := *more.Incident
+	inc.Alerts = slices.Clone(c.Trigger.Incident.Alerts)
+	at := make(map[key]int, len(inc.Alerts))
+	for i, a := range inc.Alerts {
+		at[keyOf(a)] = i
+	}
+	for _, a := range more.Incident.Alerts {
+		if i, ok := at[keyOf(a)]; ok {
+			inc.Alerts[i] = a
+			continue
+		}
+		at[keyOf(a)] = len(inc.Alerts)
+		inc.Alerts = append(inc.Alerts, a)
+		if a.Active() {
+			c.Recovered = time.Time{}
+		}
+	}
+	// What pointers of a case lead to is shared with its snapshots.
+	c.Trigger.Incident = &inc
 }
 
 // serviceOf finds the service to repair.

@@ -1,6 +1,7 @@
 package remediate
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"slices"
@@ -15,10 +16,11 @@ type driver struct {
 	engine  engine
 	state   *state
 	journal Journal
+	seq     uint64 // of the journal's last record, as far as was seen
 	// What follows is not journaled: a restart rightly forgets it.
 	running map[string]running
 	retry   map[string]time.Time // not before, by effect key
-	fresh   map[string]bool      // intents of this run that were never begun
+	fresh   map[string]bool      // intents of this run that were neither begun nor paused
 	dead    error                // why nothing goes any more
 	wanted  []effect
 }
@@ -49,6 +51,7 @@ func newDriver(ctx context.Context, e engine, j Journal) (*driver, error) {
 		if err != nil {
 			return nil, &Error{Op: "recover", Err: err}
 		}
+		d.seq = r.Seq
 	}
 	return d, nil
 }
@@ -65,11 +68,19 @@ func (d *driver) dispatch(ctx context.Context, ev event) ([]Record, error) {
 	}
 	recs, wanted, err := d.engine.step(d.state, ev)
 	if err == nil && len(recs) > 0 {
-		err = d.journal.Append(ctx, recs...)
+		err = d.journal.Append(ctx, d.seq, recs...)
 	}
 	if err != nil {
 		d.dead = &Error{Op: "journal", Err: err}
 		return nil, d.dead
+	}
+	if ev.pause != nil {
+		// What was intended before the pause is not what is wanted after it.
+		clear(d.fresh)
+	}
+	for i := range recs {
+		d.seq++
+		recs[i].Seq = d.seq
 	}
 	for _, r := range recs {
 		if r.Kind == ActionIntended || r.Kind == UndoIntended {
@@ -120,8 +131,9 @@ func (d *driver) ended(now time.Time, o *outcome) {
 
 // tasks gives the wanted effects that are not under way and may begin now,
 // and takes them for under way: at most room of them, but all requests for
-// approval, which wait for people. Looking at the verifier comes last, longest
-// not looked first.
+// approval, which wait for people. What was intended comes first, while what it
+// was decided on is new; looking at the verifier comes last, longest not looked
+// first.
 func (d *driver) tasks(now time.Time, room int) []task {
 	if d.dead != nil {
 		return nil
@@ -135,13 +147,8 @@ func (d *driver) tasks(now time.Time, room int) []task {
 		ready = append(ready, e)
 	}
 	slices.SortStableFunc(ready, func(a, b effect) int {
-		if v := a.kind == doVerify; v != (b.kind == doVerify) {
-			if v {
-				return 1
-			}
-			return -1
-		} else if !v {
-			return 0
+		if v := cmp.Compare(a.kind.rank(), b.kind.rank()); v != 0 || a.kind != doVerify {
+			return v
 		}
 		return d.retry[a.key()].Compare(d.retry[b.key()])
 	})
@@ -165,9 +172,24 @@ func (d *driver) tasks(now time.Time, room int) []task {
 	return out
 }
 
-// begin is asked right before an effect is performed. It says no when the
-// target was paused meanwhile, and whether to probe first.
-func (d *driver) begin(t *task, cancel context.CancelFunc) bool {
+// rank orders the kinds of effects for tasks.
+func (k effectKind) rank() int {
+	switch k {
+	case doAct:
+		return 0
+	case doVerify:
+		return 2
+	case doPrepare, doApprove, doNotify:
+	}
+	return 1
+}
+
+// begin is asked right before an effect is performed. It says no when an undo
+// was paused meanwhile, and whether to ask the probe: for an undo before it,
+// for an action instead of it. Only an action that was intended a moment ago,
+// and not paused since, is done; any other is, where the probe says that it
+// was not done, worked out anew.
+func (d *driver) begin(t *task, now time.Time, cancel context.CancelFunc) bool {
 	k := t.effect.key()
 	if d.dead != nil {
 		return false
@@ -179,13 +201,19 @@ func (d *driver) begin(t *task, cancel context.CancelFunc) bool {
 			delete(d.running, k)
 			return false
 		}
-		if _, paused := d.state.pausedBy(at.Operation.Target.Service); paused {
-			delete(d.running, k)
-			return false
-		}
 		f := freshKey(at.ID, t.effect.undo)
 		t.probe = !d.fresh[f]
 		delete(d.fresh, f)
+		_, paused := d.state.pausedBy(at.Operation.touches())
+		if paused && t.effect.undo {
+			delete(d.running, k)
+			return false
+		}
+		if !t.effect.undo {
+			tm := d.engine.timings
+			old := now.Sub(at.Started) > tm.EffectWithin || at.Approval != nil && now.Sub(at.Approval.Time) > tm.ApprovalWithin
+			t.probe = t.probe || paused || old
+		}
 	}
 	r := d.running[k]
 	r.cancel = cancel

@@ -6,7 +6,6 @@ import (
 	"time"
 
 	"github.com/evenkeel-go/evenkeel/anomaly/rootcause"
-	"github.com/evenkeel-go/evenkeel/reconcile"
 )
 
 // engine decides. It has no state of its own, does no I/O and reads no clock:
@@ -56,7 +55,7 @@ type effect struct {
 	action  Action
 	status  Status // of the case when the effect was asked for
 	undo    bool
-	tell    NoticeKind
+	tell    DueNotice
 	expires time.Time // approve: when the answer is too late; act: zero
 	c       Case      // snapshot, taken when the effect begins
 }
@@ -132,6 +131,7 @@ func (x *stepper) emit(r Record) {
 		return
 	}
 	r.Time = x.now
+	r.Why = clip(r.Why)
 	if !x.tells {
 		r.Tell = ""
 	}
@@ -142,15 +142,33 @@ func (x *stepper) emit(r Record) {
 
 func (x *stepper) handle(h *handleEvent) {
 	id := h.trigger.caseID()
+	r := Record{Kind: CaseOpened, Case: id, Trigger: &h.trigger, Report: h.report}
+	probe := &Case{Trigger: h.trigger, Report: h.report}
 	if c := x.s.cases[id]; c != nil {
-		if len(h.trigger.Alerts()) > len(c.Trigger.Alerts()) && !c.Status.Final() {
-			x.emit(Record{Kind: CaseGrew, Case: id, Trigger: &h.trigger})
+		more, ok := c.joined(h.trigger, c.Status == Resolved)
+		switch {
+		case !ok || c.Status.Final() && c.Status != Resolved:
+			return
+		case c.Status != Resolved:
+			x.emit(Record{Kind: CaseGrew, Case: id, Trigger: &more})
+			return
 		}
-		return
+		r.Kind, r.Trigger = CaseReopened, &more
+		probe.Trigger.Labels = c.Trigger.Labels
+		if probe.Report == nil {
+			probe.Report = c.Report
+		}
 	}
-	probe := &Case{Trigger: h.trigger, Report: h.report, Service: serviceOf(h.trigger, h.report)}
-	var choice []string
-	var chosen *Playbook
+	probe.Service = serviceOf(probe.Trigger, probe.Report)
+	r.Playbook, r.Choice = x.choose(probe)
+	if h.report != nil {
+		r.Why = h.report.Why
+	}
+	x.emit(r)
+}
+
+// choose gives the first playbook that matches, nil for none, and why.
+func (x *stepper) choose(probe *Case) (chosen *Playbook, choice []string) {
 	for _, p := range x.playbooks {
 		why := p.Match.why(probe)
 		if why == "" {
@@ -160,11 +178,7 @@ func (x *stepper) handle(h *handleEvent) {
 		}
 		choice = append(choice, fmt.Sprintf("%s: no, %s", p.Name, why))
 	}
-	why := ""
-	if h.report != nil {
-		why = h.report.Why
-	}
-	x.emit(Record{Kind: CaseOpened, Case: id, Trigger: &h.trigger, Report: h.report, Playbook: chosen, Choice: choice, Why: why})
+	return chosen, choice
 }
 
 // done takes in how an effect ended, unless the case has moved on since.
@@ -193,8 +207,8 @@ func (x *stepper) done(o *outcome) {
 			x.verified(c, o)
 		}
 	case doNotify:
-		if o.err == nil && c.Untold == o.effect.tell {
-			x.emit(Record{Kind: NoticeSent, Case: c.ID})
+		if o.err == nil && slices.Contains(c.Untold, o.effect.tell) {
+			x.emit(Record{Kind: NoticeSent, Case: c.ID, Notice: o.effect.tell.ID})
 		}
 	}
 }
@@ -231,7 +245,7 @@ func (x *stepper) prepared(c *Case, o *outcome) {
 		x.emit(Record{Kind: CaseObserved, Case: c.ID, Action: id, Why: "the playbook may only observe"})
 		return
 	}
-	if r := x.limits.guard(x.s, o.op.Target, c.reserved, x.now); r != nil {
+	if r := x.limits.guard(x.s, o.op.touches(), c.reserved, x.now); r != nil {
 		if r.Guard == GuardTarget {
 			x.emit(Record{Kind: ActionSkipped, Case: c.ID, Action: id, Why: r.String()})
 			return
@@ -247,7 +261,7 @@ func (x *stepper) prepared(c *Case, o *outcome) {
 }
 
 func (x *stepper) answered(c *Case, at *Attempt, a Approval) {
-	a.Time = x.now
+	a.Time, a.By, a.Reason = x.now, clip(a.By), clip(a.Reason)
 	switch a.Answer {
 	case Approved:
 		if a.Digest != at.Operation.Digest {
@@ -255,6 +269,7 @@ func (x *stepper) answered(c *Case, at *Attempt, a Approval) {
 			return
 		}
 	case NotApproved, Expired:
+		a.Digest = at.Operation.Digest
 	default:
 		return
 	}
@@ -262,33 +277,36 @@ func (x *stepper) answered(c *Case, at *Attempt, a Approval) {
 }
 
 func (x *stepper) acted(c *Case, at *Attempt, o *outcome) {
+	if o.err == nil && o.result.undone {
+		x.emit(Record{Kind: ActionReopened, Case: c.ID, Action: at.ID, Why: "it was interrupted, and what it was decided on may have changed"})
+		return
+	}
 	if o.err == nil {
 		r := Record{Kind: ActionDone, Case: c.ID, Action: at.ID}
 		if o.effect.undo {
 			r.Kind = UndoDone
 		} else {
 			r.Until = x.now.Add(c.Playbook.Verify.Within)
-			if c.Playbook.Autonomy == ActAndTell {
+			if c.Playbook.Autonomy == ActAndTell && !o.result.already {
 				r.Tell = NoticeActed
 			}
 		}
 		if o.result.commit.Revision != "" {
-			// A writer's odd key must not make the journal refuse the record.
-			commit := o.result.commit
-			commit.Keys = slices.DeleteFunc(slices.Clone(commit.Keys), func(k reconcile.Key) bool {
-				back, err := reconcile.ParseKey(k.String())
-				return err != nil || back != k
-			})
+			commit := storableCommit(o.result.commit)
 			r.Commit = &commit
 		}
-		if o.result.found {
+		switch {
+		case o.result.found:
 			r.Why = "it had been done before a restart or a lost answer"
+		case o.result.already:
+			r.Why = "it was so already: nothing had to change"
 		}
 		x.emit(r)
 		return
 	}
 	why := o.err.Error()
-	if !o.result.final && at.Tries+1 < x.timings.EffectTries {
+	_, paused := x.s.pausedBy(at.Operation.touches())
+	if !o.result.final && (at.Tries+1 < x.timings.EffectTries || o.result.unknown && paused) {
 		kind := ActionRetried
 		if o.effect.undo {
 			kind = UndoRetried
@@ -373,7 +391,7 @@ func (x *stepper) advanceOnce(c *Case) {
 			x.emit(Record{Kind: CaseResolved, Case: c.ID, Why: "the trouble went away by itself"})
 			return
 		}
-		r := x.limits.guard(x.s, at.Operation.Target, "", x.now)
+		r := x.limits.guard(x.s, at.Operation.touches(), nil, x.now)
 		switch {
 		case r == nil:
 			x.emit(Record{Kind: ActionReleased, Case: c.ID, Action: at.ID})
@@ -432,17 +450,22 @@ func (e *engine) wants(s *state, c *Case, now time.Time, to []effect) []effect {
 	case AwaitingApproval:
 		add(doApprove, func(x *effect) { x.expires = c.Deadline })
 		add(doVerify, nil)
-	case Acting, Undoing:
-		// A pause stops also what was intended and not begun.
-		if _, paused := s.pausedBy(c.attempt().Operation.Target.Service); !paused && !now.Before(c.Deadline) {
-			add(doAct, func(x *effect) { x.undo = c.Status == Undoing })
+	case Acting:
+		// Under a pause only the probe is asked, see driver.begin.
+		if !now.Before(c.Deadline) {
+			add(doAct, nil)
+		}
+	case Undoing:
+		if _, paused := s.pausedBy(c.attempt().Operation.touches()); !paused && !now.Before(c.Deadline) {
+			add(doAct, func(x *effect) { x.undo = true })
 		}
 	case Verifying:
 		add(doVerify, nil)
 	case Resolved, Escalated, Denied, Observed:
 	}
-	if c.Untold != "" {
-		add(doNotify, func(x *effect) { x.tell, x.attempt = c.Untold, "" })
+	if len(c.Untold) > 0 {
+		// One after the other, so that they arrive in order.
+		add(doNotify, func(x *effect) { x.tell, x.attempt = c.Untold[0], "" })
 	}
 	return to
 }
@@ -463,7 +486,7 @@ func (e *engine) wake(s *state, c *Case, now time.Time) time.Time {
 	switch c.Status {
 	case Held:
 		// Asked anew: while it was held, others may have moved the time.
-		if r := e.limits.guard(s, c.attempt().Operation.Target, "", now); r != nil {
+		if r := e.limits.guard(s, c.attempt().Operation.touches(), nil, now); r != nil {
 			sooner(r.Until)
 		}
 		if c.Held.Guard != GuardPause {

@@ -23,6 +23,9 @@ var (
 	ErrCorrupt = errors.New("journal is corrupt")
 	// ErrClosed says that the journal was closed.
 	ErrClosed = errors.New("journal is closed")
+	// ErrConflict says that a journal has grown by another writer's records
+	// since its caller looked.
+	ErrConflict = errors.New("another writer came between")
 	// ErrRunning refuses a second [Manager.Run] beside the first.
 	ErrRunning = errors.New("already running")
 	// ErrTerminal, wrapped by an [Actor] or a [Writer], says that trying the

@@ -35,8 +35,9 @@ func Example() {
 	m, err := remediate.New(ctx, remediate.Options{
 		Journal: remediate.NewMemoryJournal(),
 		Actor:   p,
-		Verifier: remediate.VerifyAlerts(func(anomaly.SeriesID) (anomaly.Alert, bool) {
-			return anomaly.Alert{}, !p.well.Load()
+		// With an anomaly.Monitor: remediate.VerifyAlerts(monitor).
+		Verifier: remediate.VerifierFunc(func(context.Context, remediate.Case) (bool, string, error) {
+			return p.well.Load(), "the platform says so", nil
 		}),
 		Playbooks: []remediate.Playbook{{
 			Name:     "restart",

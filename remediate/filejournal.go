@@ -151,17 +151,20 @@ func (j *FileJournal) Head() (seq uint64, hash [sha256.Size]byte) {
 // Append writes the records with one write and one fsync. After an fsync that
 // failed nobody knows what the disk holds, so every later Append fails too;
 // after a write that failed the file is cut back to what it was.
-func (j *FileJournal) Append(ctx context.Context, recs ...Record) error {
+func (j *FileJournal) Append(ctx context.Context, after uint64, recs ...Record) error {
 	if err := ctx.Err(); err != nil {
 		return err
-	}
-	if len(recs) == 0 {
-		return nil
 	}
 	j.mu.Lock()
 	defer j.mu.Unlock()
 	if j.broken != nil {
 		return j.broken
+	}
+	if after != j.seq {
+		return conflict(after, j.seq)
+	}
+	if len(recs) == 0 {
+		return nil
 	}
 	var buf bytes.Buffer
 	seq, head := j.seq, j.head

@@ -2,6 +2,7 @@ package remediate
 
 import (
 	"fmt"
+	"slices"
 	"sort"
 	"time"
 )
@@ -36,7 +37,8 @@ type Refusal struct {
 func (r Refusal) String() string { return "guard " + r.Guard + ": " + r.Reason }
 
 // Limits are the guards. Each is on by default: 0 takes the default, a
-// negative value turns the limit off. A target is a service, whatever the
+// negative value turns the limit off. An action counts for everything that it
+// changes (see [Operation.Touches]): a target is one of these, whatever the
 // instance. An action is in flight from its intent until its effect was
 // verified or it was given up.
 type Limits struct {
@@ -108,44 +110,51 @@ func (l Limits) cooldown(n int) time.Duration {
 	return d
 }
 
-// pausedBy finds the pause that holds a target.
-func (s *state) pausedBy(target string) (Pause, bool) {
+// pausedBy finds the pause that holds an action on the targets: one of them
+// is enough.
+func (s *state) pausedBy(targets []string) (Pause, bool) {
 	if p, ok := s.pauses[Everything]; ok {
 		return p, true
 	}
-	p, ok := s.pauses[target]
-	return p, ok
+	for _, t := range targets {
+		if p, ok := s.pauses[t]; ok {
+			return p, true
+		}
+	}
+	return Pause{}, false
 }
 
-// guard tells which guard refuses to begin an action on the target now, in a
+// guard tells which guard refuses to begin an action on the targets now, in a
 // fixed order; nil for none. It only reads. reserved is the place that the
-// case itself holds, or "".
-func (l Limits) guard(s *state, t Target, reserved string, now time.Time) *Refusal {
-	target := t.Service
-	if target == "" {
+// case itself holds, or nil.
+func (l Limits) guard(s *state, targets, reserved []string, now time.Time) *Refusal {
+	if len(targets) == 0 {
 		return &Refusal{Guard: GuardTarget, Reason: "the action has no target"}
 	}
-	if p, ok := s.pausedBy(target); ok {
+	if p, ok := s.pausedBy(targets); ok {
 		scope := p.Scope
 		if scope == Everything {
 			scope = "everything"
 		}
 		return &Refusal{Guard: GuardPause, Reason: fmt.Sprintf("%s is paused by %s: %s", scope, p.By, p.Why)}
 	}
-	all, mine := s.flying, s.inFlight[target]
-	if reserved != "" {
+	all := s.flying
+	if reserved != nil {
 		all--
-		if reserved == target {
-			mine--
-		}
 	}
 	if l.MaxInFlight >= 0 && all >= l.MaxInFlight {
 		return &Refusal{Guard: GuardInFlight, Reason: fmt.Sprintf("%d of at most %d actions are in flight", all, l.MaxInFlight)}
 	}
-	if n := mine; l.MaxInFlightPerTarget >= 0 && n >= l.MaxInFlightPerTarget {
-		return &Refusal{Guard: GuardInFlight, Reason: fmt.Sprintf("%d of at most %d actions on %s are in flight", n, l.MaxInFlightPerTarget, target)}
+	for _, target := range targets {
+		n := s.inFlight[target]
+		if slices.Contains(reserved, target) {
+			n--
+		}
+		if l.MaxInFlightPerTarget >= 0 && n >= l.MaxInFlightPerTarget {
+			return &Refusal{Guard: GuardInFlight, Reason: fmt.Sprintf("%d of at most %d actions on %s are in flight", n, l.MaxInFlightPerTarget, target)}
+		}
 	}
-	if r := l.budget(s, target, now); r != nil {
+	if r := l.budget(s, targets, now); r != nil {
 		return r
 	}
 	if n := len(s.starts); l.MinInterval > 0 && n > 0 {
@@ -153,7 +162,11 @@ func (l Limits) guard(s *state, t Target, reserved string, now time.Time) *Refus
 			return &Refusal{Guard: GuardRate, Until: open, Reason: fmt.Sprintf("the last action began %s ago, at least %s apart", short(now.Sub(s.starts[n-1].at)), short(l.MinInterval))}
 		}
 	}
-	if n := s.failures[target]; l.Cooldown > 0 {
+	if l.Cooldown <= 0 {
+		return nil
+	}
+	for _, target := range targets {
+		n := s.failures[target]
 		last, ok := s.last[target]
 		d := l.cooldown(n)
 		if open := last.Add(d); ok && now.Before(open) {
@@ -165,7 +178,7 @@ func (l Limits) guard(s *state, t Target, reserved string, now time.Time) *Refus
 
 // budget is the sliding window: an action counts for all of Window after it
 // began.
-func (l Limits) budget(s *state, target string, now time.Time) *Refusal {
+func (l Limits) budget(s *state, targets []string, now time.Time) *Refusal {
 	from := now.Add(-l.Window)
 	// The first start inside the window (from, now].
 	i := sort.Search(len(s.starts), func(i int) bool { return s.starts[i].at.After(from) })
@@ -180,18 +193,20 @@ func (l Limits) budget(s *state, target string, now time.Time) *Refusal {
 	if l.MaxPerTarget < 0 {
 		return nil
 	}
-	var mine []time.Time
-	for _, x := range in {
-		if x.target == target {
-			mine = append(mine, x.at)
+	for _, target := range targets {
+		var mine []time.Time
+		for _, x := range in {
+			if slices.Contains(x.targets, target) {
+				mine = append(mine, x.at)
+			}
 		}
-	}
-	if n := len(mine); n >= l.MaxPerTarget {
-		r := &Refusal{Guard: GuardBudget, Reason: fmt.Sprintf("%d of at most %d actions on %s in %s", n, l.MaxPerTarget, target, short(l.Window))}
-		if l.MaxPerTarget > 0 {
-			r.Until = mine[n-l.MaxPerTarget].Add(l.Window)
+		if n := len(mine); n >= l.MaxPerTarget {
+			r := &Refusal{Guard: GuardBudget, Reason: fmt.Sprintf("%d of at most %d actions on %s in %s", n, l.MaxPerTarget, target, short(l.Window))}
+			if l.MaxPerTarget > 0 {
+				r.Until = mine[n-l.MaxPerTarget].Add(l.Window)
+			}
+			return r
 		}
-		return r
 	}
 	return nil
 }

@@ -55,10 +55,10 @@ func TestJournals(t *testing.T) {
 	for name, j := range map[string]Journal{"memory": NewMemoryJournal(), "file": openJournal(t, t.TempDir())} {
 		t.Run(name, func(t *testing.T) {
 			in := sampleRecords()
-			if err := j.Append(t.Context(), in[0]); err != nil {
+			if err := j.Append(t.Context(), 0, in[0]); err != nil {
 				t.Fatal(err)
 			}
-			if err := j.Append(t.Context(), in[1:]...); err != nil {
+			if err := j.Append(t.Context(), 1, in[1:]...); err != nil {
 				t.Fatal(err)
 			}
 			for i := range in {
@@ -73,9 +73,17 @@ func TestJournals(t *testing.T) {
 			if got := readAll(t, j, 4); got != nil {
 				t.Errorf("past the end: %v", got)
 			}
+			for _, after := range []uint64{0, 2, 4} {
+				if err := j.Append(t.Context(), after, in[0]); !errors.Is(err, ErrConflict) {
+					t.Errorf("Append behind %d of 3 = %v", after, err)
+				}
+			}
+			if got := readAll(t, j, 1); len(got) != 3 {
+				t.Errorf("%d records after refused ones", len(got))
+			}
 			ended, cancel := context.WithCancel(t.Context())
 			cancel()
-			if err := j.Append(ended, in[0]); !errors.Is(err, context.Canceled) {
+			if err := j.Append(ended, 3, in[0]); !errors.Is(err, context.Canceled) {
 				t.Errorf("Append with an ended ctx = %v", err)
 			}
 			for _, err := range j.Read(ended, 1) {
@@ -90,14 +98,14 @@ func TestJournals(t *testing.T) {
 func TestFileJournalReopen(t *testing.T) {
 	dir := t.TempDir()
 	j := openJournal(t, dir)
-	if err := j.Append(t.Context(), sampleRecords()...); err != nil {
+	if err := j.Append(t.Context(), 0, sampleRecords()...); err != nil {
 		t.Fatal(err)
 	}
 	seq, head := j.Head()
 	if err := j.Close(); err != nil {
 		t.Fatal(err)
 	}
-	if err := j.Append(t.Context(), Record{}); !errors.Is(err, ErrClosed) {
+	if err := j.Append(t.Context(), 3, Record{}); !errors.Is(err, ErrClosed) {
 		t.Errorf("Append after Close = %v", err)
 	}
 	if err := j.Close(); err != nil {
@@ -107,7 +115,7 @@ func TestFileJournalReopen(t *testing.T) {
 	if s, h := j.Head(); s != seq || h != head || j.Torn() != 0 {
 		t.Errorf("head moved: %d %x, torn %d", s, h, j.Torn())
 	}
-	if err := j.Append(t.Context(), Record{Kind: Resumed, Scope: Everything}); err != nil {
+	if err := j.Append(t.Context(), 3, Record{Kind: Resumed, Scope: Everything}); err != nil {
 		t.Fatal(err)
 	}
 	if got := readAll(t, j, 1); len(got) != 4 || got[3].Seq != 4 {
@@ -143,8 +151,8 @@ func writtenJournal(t testing.TB) (data []byte, ends []int) {
 	dir := t.TempDir()
 	j := openJournal(t, dir)
 	ends = append(ends, len(journalMagic))
-	for _, r := range sampleRecords() {
-		if err := j.Append(t.Context(), r); err != nil {
+	for i, r := range sampleRecords() {
+		if err := j.Append(t.Context(), uint64(i), r); err != nil {
 			t.Fatal(err)
 		}
 		ends = append(ends, int(j.size))
@@ -188,7 +196,7 @@ func TestFileJournalTorn(t *testing.T) {
 		if got := readAll(t, j, 1); len(got) != want || j.Torn() != int64(n-end) {
 			t.Fatalf("cut at %d: %d records, torn %d; want %d, %d", n, len(got), j.Torn(), want, n-end)
 		}
-		if err := j.Append(t.Context(), Record{Kind: Resumed, Scope: Everything}); err != nil {
+		if err := j.Append(t.Context(), uint64(want), Record{Kind: Resumed, Scope: Everything}); err != nil {
 			t.Fatal(err)
 		}
 		if got := readAll(t, j, 1); len(got) != want+1 {
@@ -346,8 +354,8 @@ func BenchmarkFileJournalAppend(b *testing.B) {
 			defer j.Close()
 			r := sampleRecords()[1]
 			b.ReportAllocs()
-			for b.Loop() {
-				if err := j.Append(b.Context(), r); err != nil {
+			for after := uint64(0); b.Loop(); after++ {
+				if err := j.Append(b.Context(), after, r); err != nil {
 					b.Fatal(err)
 				}
 			}

@@ -108,11 +108,12 @@ func New(ctx context.Context, o Options) (*Manager, error) {
 		clock: o.Clock, log: o.Logger, observer: o.Observer, workers: cmp.Or(o.Workers, 4),
 		kick: make(chan struct{}, 1), d: d,
 		perform: &performer{writer: o.Writer, actor: o.Actor, approver: o.Approver, verifier: o.Verifier,
-			notifier: o.Notifier, source: o.Source, locate: o.Locate},
+			notifier: o.Notifier, source: o.Source, locate: o.Locate, within: timings.EffectWithin},
 	}
 	if m.clock == nil {
 		m.clock = reconcile.SystemClock{}
 	}
+	m.perform.clock = m.clock
 	if m.log == nil {
 		m.log = slog.New(slog.DiscardHandler)
 	}
@@ -169,28 +170,51 @@ func checkPlaybooks(o *Options, t Timings) ([]Playbook, error) {
 
 // Handle opens a case for the trigger and gives its id, once it is in the
 // journal; it does not wait for anything to be done. The report may be nil.
-// For a trigger that was handled before it gives the same id and does nothing,
-// but for taking in alerts that joined its incident.
 //
-// Errors: [ErrInvalid] for the trigger; otherwise the journal failed, after
-// which the Manager does nothing more and has to be made anew.
+// For a trigger that was handled before it gives the same id. While its case
+// goes on, alerts of further series that joined its incident are taken in: the
+// verifier looks at them too. A case that was resolved is opened again by
+// active alerts that it has not seen, of further series or raised anew: its
+// playbook is chosen anew, with the new report where there is one, and begins
+// again; what was done before counts for [Limits.MaxAttempts], so that an
+// incident that keeps coming back is escalated. In every other case it does
+// nothing: a person has it. A trigger without an incident needs a new id to be
+// handled again.
+//
+// Errors: [ErrInvalid] for a trigger, or a report, that is ill-formed, has a
+// time beyond the year 9999, or is longer than 4 MiB as JSON; otherwise the
+// journal failed, after which the Manager does nothing more and has to be made
+// anew.
 func (m *Manager) Handle(ctx context.Context, t Trigger, report *rootcause.Report) (string, error) {
 	if err := t.validate(); err != nil {
 		return "", err
 	}
-	h := &handleEvent{trigger: storableTrigger(t), report: storableReport(report)}
+	trigger := storableTrigger(t)
+	b, err := encodeBounded(Record{Kind: CaseOpened, Case: t.caseID(), Trigger: &trigger, Report: storableReport(report)})
+	if err != nil {
+		return "", &Error{Op: "handle", Name: t.ID, Err: err}
+	}
+	// What is decided on is what a recovery would read.
+	var r Record
+	if err := r.decode(b); err != nil {
+		return "", &Error{Op: "handle", Name: t.ID, Err: err}
+	}
+	h := &handleEvent{trigger: *r.Trigger, report: r.Report}
 	if err := m.dispatch(ctx, event{handle: h}); err != nil {
 		return "", err
 	}
 	return t.caseID(), nil
 }
 
-// Pause stops new actions on a service, or on [Everything], from the moment it
-// returns: what is being done right now ends, nothing else is begun, and cases
-// wait without running out. Pausing what is paused replaces who and why.
-// Errors: [ErrInvalid] for an empty scope or by; otherwise the journal's.
+// Pause stops new actions that change a service or a resource (by its key as
+// [reconcile.Key] prints it; see [Operation.Touches]), or on [Everything], from
+// the moment it returns: what is being done right now ends, nothing else is
+// begun, and cases wait without running out. What was intended and not begun is
+// worked out anew after the pause. Pausing what is paused replaces who and why.
+// Errors: [ErrInvalid] for an empty scope or by, or a text longer than 4096
+// bytes; otherwise the journal's.
 func (m *Manager) Pause(ctx context.Context, scope, by, why string) error {
-	if err := checkScope("pause", scope, by); err != nil {
+	if err := checkScope("pause", scope, by, why); err != nil {
 		return err
 	}
 	return m.dispatch(ctx, event{pause: &Pause{Scope: scope, By: by, Why: why}})
@@ -198,13 +222,18 @@ func (m *Manager) Pause(ctx context.Context, scope, by, why string) error {
 
 // Resume ends one pause. A scope that is not paused is no error.
 func (m *Manager) Resume(ctx context.Context, scope, by, why string) error {
-	if err := checkScope("resume", scope, by); err != nil {
+	if err := checkScope("resume", scope, by, why); err != nil {
 		return err
 	}
 	return m.dispatch(ctx, event{resume: &Pause{Scope: scope, By: by, Why: why}})
 }
 
-func checkScope(op, scope, by string) error {
+func checkScope(op, scope, by, why string) error {
+	for _, s := range []string{scope, by, why} {
+		if len(s) > maxText {
+			return invalid(op, clip(scope), "a text of %d bytes, at most %d", len(s), maxText)
+		}
+	}
 	if scope == "" {
 		return invalid(op, scope, "an empty scope is not everything; say %q", Everything)
 	}
@@ -315,12 +344,12 @@ func (m *Manager) do(ctx context.Context, t task) {
 	work, cancel := context.WithCancel(ctx)
 	defer cancel()
 	m.mu.Lock()
-	begun := ctx.Err() == nil && m.d.begin(&t, cancel)
+	begun := ctx.Err() == nil && m.d.begin(&t, m.clock.Now(), cancel)
 	m.mu.Unlock()
 	var o outcome
 	if begun {
 		m.log.Debug("remediate: begin", "effect", t.effect.key(), "probe", t.probe)
-		o = m.perform.perform(work, t.effect, t.probe)
+		o = m.perform.perform(work, ctx, t.effect, t.probe)
 		if o.err != nil {
 			m.log.Warn("remediate: failed", "effect", t.effect.key(), "err", o.err)
 		}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"strconv"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -83,7 +84,7 @@ func runUntil(t *testing.T, m *Manager, clock *manualClock, step time.Duration, 
 }
 
 func final(m *Manager, id string) func() bool {
-	return func() bool { c, err := m.Case(id); return err == nil && c.Status.Final() && c.Untold == "" }
+	return func() bool { c, err := m.Case(id); return err == nil && c.Status.Final() && len(c.Untold) == 0 }
 }
 
 func TestManagerRollsBackAndVerifies(t *testing.T) {
@@ -239,7 +240,7 @@ func BenchmarkRecover(b *testing.B) {
 	for i := range 10_000 {
 		trig, rep := incident("inc-"+strconv.Itoa(i), "s"+strconv.Itoa(i), rootcause.RollBack)
 		h := event{now: epoch, handle: &handleEvent{trig, rep}}
-		if err := j.Append(b.Context(), Record{Time: epoch, Kind: CaseOpened, Case: trig.ID, Trigger: &h.handle.trigger,
+		if err := j.Append(b.Context(), uint64(i), Record{Time: epoch, Kind: CaseOpened, Case: trig.ID, Trigger: &h.handle.trigger,
 			Report: rep, Playbook: &m.d.engine.playbooks[0]}); err != nil {
 			b.Fatal(err)
 		}
@@ -253,5 +254,132 @@ func BenchmarkRecover(b *testing.B) {
 		if err := m.dispatch(b.Context(), event{}); err != nil {
 			b.Fatal(err)
 		}
+	}
+}
+
+// A trigger that no journal could hold is refused, and the next one is taken.
+func TestManagerRefusesPoison(t *testing.T) {
+	j := openJournal(t, t.TempDir())
+	w := newWorld()
+	m, err := New(t.Context(), worldOptions(w, j, &manualClock{now: epoch}))
+	if err != nil {
+		t.Fatal(err)
+	}
+	odd, oddReport := incident("odd", "checkout", rootcause.RollBack)
+	odd.Incident.OnsetEarliest = time.Date(10001, 1, 1, 0, 0, 0, 0, time.UTC)
+	good, late := incident("late", "checkout", rootcause.RollBack)
+	late.Change.Change.Time = time.Date(10001, 1, 1, 0, 0, 0, 0, time.UTC)
+	for name, try := range map[string]func() (string, error){
+		"long": func() (string, error) {
+			return m.Handle(t.Context(), Trigger{Kind: "Finding", ID: "a", Summary: strings.Repeat("x", 5<<20)}, nil)
+		},
+		"alert's time":  func() (string, error) { return m.Handle(t.Context(), odd, oddReport) },
+		"change's time": func() (string, error) { return m.Handle(t.Context(), good, late) },
+		"pause": func() (string, error) {
+			return "", m.Pause(t.Context(), "checkout", "ada", strings.Repeat("x", 17<<20))
+		},
+	} {
+		if _, err := try(); !errors.Is(err, ErrInvalid) {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+	if _, err := m.Handle(t.Context(), Trigger{Kind: "Finding", ID: "b"}, nil); err != nil {
+		t.Errorf("a good trigger after them: %v", err)
+	}
+}
+
+// What a host's parts give back cannot poison the journal either.
+func TestManagerBoundsAnswers(t *testing.T) {
+	w := newWorld()
+	w.answers = func(r Request) (Approval, error) {
+		return Approval{Answer: Approved, By: strings.Repeat("a", 17<<20), Reason: strings.Repeat("é", 17<<20), Digest: r.Digest}, nil
+	}
+	clock := &manualClock{now: epoch}
+	o := worldOptions(w, openJournal(t, t.TempDir()), clock)
+	o.Playbooks = []Playbook{{Name: "p", Match: Match{Service: "*"}, Actions: []Action{{Type: RevertCommit}}}}
+	o.Writer = oddWriter{w}
+	o.Verifier = VerifierFunc(func(context.Context, Case) (bool, string, error) { return true, strings.Repeat("x", 17<<20), nil })
+	m, err := New(t.Context(), o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	trig, rep := incident("inc-1", "checkout", rootcause.RollBack)
+	if _, err := m.Handle(t.Context(), trig, rep); err != nil {
+		t.Fatal(err)
+	}
+	runUntil(t, m, clock, time.Second, final(m, "inc-1"))
+	c, err := m.Case("inc-1")
+	if err != nil || c.Status != Resolved {
+		t.Errorf("%v, %v", c.Status, err)
+	}
+}
+
+type oddWriter struct{ *world }
+
+func (o oddWriter) Write(ctx context.Context, r reconcile.WriteRequest) (reconcile.Commit, error) {
+	c, err := o.world.Write(ctx, r)
+	c.Time = time.Date(10001, 1, 1, 0, 0, 0, 0, time.UTC)
+	return c, err
+}
+
+// A write that took too long is asked after in time of its own.
+func TestManagerAsksAfterTimeout(t *testing.T) {
+	w := newWorld()
+	w.heals["inc-1.1"] = true
+	clock := &manualClock{now: epoch}
+	o := worldOptions(w, NewMemoryJournal(), clock)
+	o.Limits.MaxAttempts = 1
+	o.Timings.EffectTries = 1 // no second chance
+	late := &lateWriter{blockingWriter{world: w, entered: make(chan struct{})}}
+	o.Writer = late
+	m, err := New(t.Context(), o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	trig, rep := incident("inc-1", "checkout", rootcause.RollBack)
+	if _, err := m.Handle(t.Context(), trig, rep); err != nil {
+		t.Fatal(err)
+	}
+	runUntil(t, m, clock, time.Second, final(m, "inc-1"))
+	if c, _ := m.Case("inc-1"); c.Status != Resolved || w.writes["inc-1.1"] != 1 {
+		t.Errorf("writes %v\n%v", w.writes, c)
+	}
+}
+
+// lateWriter hangs like its parent, and heeds its ctx in Find.
+type lateWriter struct{ blockingWriter }
+
+func (l *lateWriter) Find(ctx context.Context, key, value string) (reconcile.Commit, bool, error) {
+	if err := ctx.Err(); err != nil {
+		return reconcile.Commit{}, false, err
+	}
+	return l.blockingWriter.Find(ctx, key, value)
+}
+
+// A Manager whose journal another one has written to begins nothing more.
+func TestManagerFenced(t *testing.T) {
+	w := newWorld()
+	o := worldOptions(w, NewMemoryJournal(), &manualClock{now: epoch})
+	var m [2]*Manager
+	for i := range m {
+		var err error
+		if m[i], err = New(t.Context(), o); err != nil {
+			t.Fatal(err)
+		}
+	}
+	trig, rep := incident("inc-1", "checkout", rootcause.RollBack)
+	if _, err := m[0].Handle(t.Context(), trig, rep); err != nil {
+		t.Fatal(err)
+	}
+	for range 2 {
+		if _, err := m[1].Handle(t.Context(), trig, rep); !errors.Is(err, ErrConflict) {
+			t.Errorf("err = %v", err)
+		}
+	}
+	if got := readAll(t, o.Journal, 1); len(got) != 1 {
+		t.Errorf("%d records", len(got))
+	}
+	if _, err := New(t.Context(), o); err != nil {
+		t.Error(err)
 	}
 }

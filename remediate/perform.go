@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"math"
+	"slices"
 	"strings"
 	"time"
 
@@ -19,7 +20,9 @@ import (
 // repository of reconcile/gitsource is one. It is safe for concurrent use.
 type Writer interface {
 	// Write makes one commit, or finds the one that it made before for the
-	// same request id.
+	// same request id. An edit over another value than it expects is refused
+	// with [reconcile.ErrConflict]; where all is so already the error is
+	// [reconcile.ErrNoChange], which counts as done.
 	Write(ctx context.Context, r reconcile.WriteRequest) (reconcile.Commit, error)
 	// Find gives the newest commit with that trailer; false if there is none.
 	Find(ctx context.Context, trailerKey, value string) (reconcile.Commit, bool, error)
@@ -39,37 +42,98 @@ type Actor interface {
 	Done(ctx context.Context, id string) (bool, error)
 }
 
-// Verifier tells whether the trouble behind a trigger is over now, and why it
-// says so, in one line. It should be the detector that raised the alarm. It is
-// safe for concurrent use; an error counts as "not over".
+// Verifier tells whether the trouble behind a case is over now, and why it
+// says so, in one line. It should be the detector that raised the alarm, and
+// look at nothing that was measured before [Case.Acted]. The case is a
+// snapshot. It is safe for concurrent use; an error counts as "not over".
 type Verifier interface {
-	Recovered(ctx context.Context, t Trigger) (over bool, why string, err error)
+	Recovered(ctx context.Context, c Case) (over bool, why string, err error)
 }
 
 // VerifierFunc makes a function a [Verifier].
-type VerifierFunc func(ctx context.Context, t Trigger) (bool, string, error)
+type VerifierFunc func(ctx context.Context, c Case) (bool, string, error)
 
 // Recovered calls f.
-func (f VerifierFunc) Recovered(ctx context.Context, t Trigger) (bool, string, error) {
-	return f(ctx, t)
+func (f VerifierFunc) Recovered(ctx context.Context, c Case) (bool, string, error) {
+	return f(ctx, c)
 }
 
-// VerifyAlerts gives the [Verifier] for incidents: the trouble is over when
-// active finds no active alert for any series of the incident. active is the
-// method of the monitor that raised the alerts. A trigger without alerts is an
-// error, since nothing would tell.
-func VerifyAlerts(active func(anomaly.SeriesID) (anomaly.Alert, bool)) Verifier {
-	return VerifierFunc(func(_ context.Context, t Trigger) (bool, string, error) {
-		alerts := t.Alerts()
+// AlertSource is what [VerifyAlerts] asks; an [anomaly.Monitor] is one. It is
+// safe for concurrent use.
+type AlertSource interface {
+	// Active gives the active alert of a series.
+	Active(id anomaly.SeriesID) (anomaly.Alert, bool)
+	// Latest gives the newest value of a series, false for a series that it
+	// does not know (any more).
+	Latest(id anomaly.SeriesID) (anomaly.Observation, bool)
+	// Newest gives the time of the newest value of all series that match
+	// selects, false for none.
+	Newest(match anomaly.Match) (time.Time, bool)
+}
+
+var _ AlertSource = (*anomaly.Monitor)(nil)
+
+// VerifyAlerts gives the [Verifier] for incidents. No active alert is not
+// enough: a monitor that was restarted has none. The trouble is over when for
+// every series of the case's alerts
+//
+//   - the source has no active alert, and its newest value is from after
+//     [Case.Acted], is a number, and was judged by a detector that was ready; or
+//   - the series is of one instance and the source does not know it (any more),
+//     as after the instance was replaced, while some series of the same service
+//     has a value from after [Case.Acted].
+//
+// A series of a whole service that the source does not know is never over: a
+// service that reports nothing is not a repaired one. While a restarted monitor
+// takes up its series one by one, an instance's may look gone until its first
+// value: [Verify.Hold] should be longer than the time between two values.
+//
+// The source's times must be of the clock that [Options.Clock] gives. A case
+// without alerts is an [ErrInvalid], since nothing would tell.
+func VerifyAlerts(source AlertSource) Verifier {
+	return VerifierFunc(func(_ context.Context, c Case) (bool, string, error) {
+		alerts := c.Trigger.Alerts()
 		if len(alerts) == 0 {
-			return false, "", fmt.Errorf("remediate: verify %s: the trigger has no alerts: %w", t.caseID(), ErrInvalid)
+			return false, "", &Error{Op: "verify", Name: c.ID, Err: fmt.Errorf("the trigger has no alerts: %w", ErrInvalid)}
 		}
+		acted := c.Acted()
+		gone := 0
+		seen := make(map[anomaly.SeriesID]bool, len(alerts))
 		for _, a := range alerts {
-			if now, ok := active(a.Series); ok && now.Active() {
-				return false, fmt.Sprintf("%s is still unusual, score %.3g", a.Series, now.Score), nil
+			id := a.Series
+			if seen[id] {
+				continue
 			}
+			seen[id] = true
+			if now, ok := source.Active(id); ok && now.Active() {
+				return false, fmt.Sprintf("%s is still unusual, score %.3g", id, now.Score), nil
+			}
+			last, ok := source.Latest(id)
+			switch {
+			case ok && !last.Time.After(acted):
+				return false, fmt.Sprintf("%s has no value since %s", id, acted.UTC().Format(time.RFC3339)), nil
+			case ok && math.IsNaN(last.Value):
+				return false, fmt.Sprintf("the newest value of %s is missing", id), nil
+			case ok && !last.Result.Ready:
+				return false, fmt.Sprintf("what is usual for %s is still being learned", id), nil
+			case ok:
+				continue
+			case id.Instance == "":
+				return false, fmt.Sprintf("%s has no values", id), nil
+			}
+			if t, ok := source.Newest(anomaly.Match{Service: id.Service}); !ok || !t.After(acted) {
+				return false, fmt.Sprintf("%s has no values, nor has %s since %s", id, id.Service, acted.UTC().Format(time.RFC3339)), nil
+			}
+			gone++
 		}
-		return true, fmt.Sprintf("all %d series are as expected", len(alerts)), nil
+		why := fmt.Sprintf("all %d series are as expected", len(seen)-gone)
+		switch {
+		case gone == len(seen):
+			why = fmt.Sprintf("the instances behind all %d series are gone", gone)
+		case gone > 0:
+			why += fmt.Sprintf(", the instances behind %d more are gone", gone)
+		}
+		return true, why, nil
 	})
 }
 
@@ -84,9 +148,16 @@ const (
 	NoticeEscalated NoticeKind = "Escalated"
 )
 
+// DueNotice is a [Notice] that has not been delivered.
+type DueNotice struct {
+	ID   string     `json:"id"`
+	Kind NoticeKind `json:"kind"`
+}
+
 // Notice is a message to people.
 type Notice struct {
-	// ID is stable: a notice that is sent again has the same one.
+	// ID is stable and names the attempt that it is about: a notice that is
+	// sent again has the same one, and no other notice has it.
 	ID   string     `json:"id"`
 	Kind NoticeKind `json:"kind"`
 	// Case is a snapshot; its last timeline entries say what and why.
@@ -94,7 +165,8 @@ type Notice struct {
 }
 
 // Notifier tells people. A notice is sent until Notify returns nil, so it may
-// arrive more than once and is never lost. It is safe for concurrent use.
+// arrive more than once and is never lost; those of one case come in order. It
+// is safe for concurrent use.
 type Notifier interface {
 	Notify(ctx context.Context, n Notice) error
 }
@@ -109,6 +181,8 @@ func (f NotifierFunc) Notify(ctx context.Context, n Notice) error { return f(ctx
 type actionResult struct {
 	commit  reconcile.Commit
 	found   bool // the probe found it done
+	undone  bool // it was only asked after, and has not been done
+	already bool // there was nothing to change
 	final   bool // the error will not go away
 	unknown bool // whether it was done could not be found out
 }
@@ -122,11 +196,15 @@ type performer struct {
 	notifier Notifier
 	source   reconcile.Source
 	locate   func(service string, s *reconcile.State) (reconcile.Key, error)
+	clock    reconcile.Clock
+	// within bounds the question after an action that failed.
+	within time.Duration
 }
 
 // perform does one effect. probe says that the effect may have been begun
-// before: then its probe is asked first.
-func (p *performer) perform(ctx context.Context, e effect, probe bool) outcome {
+// before: then its probe is asked, and an action is not done. ctx is the
+// effect's, which ends when it took too long; life is the whole run's.
+func (p *performer) perform(ctx, life context.Context, e effect, probe bool) outcome {
 	o := outcome{effect: e}
 	switch e.kind {
 	case doPrepare:
@@ -143,23 +221,24 @@ func (p *performer) perform(ctx context.Context, e effect, probe bool) outcome {
 			Summary: at.Operation.Summary, Track: at.Track, Digest: at.Operation.Digest, Expires: e.expires,
 		})
 	case doAct:
-		o.result, o.err = p.act(ctx, e, probe)
+		o.result, o.err = p.act(ctx, life, e, probe)
 	case doVerify:
-		o.ok, o.why, o.err = p.verifier.Recovered(ctx, e.c.Trigger)
+		o.ok, o.why, o.err = p.verifier.Recovered(ctx, e.c)
 	case doNotify:
 		if p.notifier != nil {
-			o.err = p.notifier.Notify(ctx, Notice{ID: e.caseID + "/" + string(e.tell), Kind: e.tell, Case: e.c})
+			o.err = p.notifier.Notify(ctx, Notice{ID: e.tell.ID, Kind: e.tell.Kind, Case: e.c})
 		}
 	}
 	return o
 }
 
-// act does an action once: it asks the probe before a try that may not be the
-// first, and after a try that failed, since an error does not say that nothing
-// happened.
-func (p *performer) act(ctx context.Context, e effect, probe bool) (actionResult, error) {
+// act does an action once. One that may have been begun before is only asked
+// after: what it was decided on may be old. An undo is then done, since what it
+// takes back stands. After a try that failed the probe is asked too, since an
+// error does not say that nothing happened.
+func (p *performer) act(ctx, life context.Context, e effect, probe bool) (actionResult, error) {
 	var try func() (reconcile.Commit, error)
-	var find func() (reconcile.Commit, bool, error)
+	var find func(context.Context) (reconcile.Commit, bool, error)
 	at := e.c.attempt()
 	// Options were checked against the playbooks; but a journal may hold
 	// cases of playbooks that an earlier run had.
@@ -171,38 +250,60 @@ func (p *performer) act(ctx context.Context, e effect, probe bool) (actionResult
 	}
 	if d := at.Operation.Direct; d != nil {
 		try = func() (reconcile.Commit, error) { return reconcile.Commit{}, p.actor.Do(ctx, *d) }
-		find = func() (reconcile.Commit, bool, error) {
+		find = func(ctx context.Context) (reconcile.Commit, bool, error) {
 			ok, err := p.actor.Done(ctx, d.ID)
 			return reconcile.Commit{}, ok, err
 		}
 	} else {
 		req := writeRequest(&e.c, at, e.undo)
 		try = func() (reconcile.Commit, error) { return p.writer.Write(ctx, req) }
-		find = func() (reconcile.Commit, bool, error) {
+		find = func(ctx context.Context) (reconcile.Commit, bool, error) {
 			return p.writer.Find(ctx, reconcile.TrailerAction, req.ID)
 		}
 	}
 	if probe {
-		commit, ok, err := find()
-		if err != nil {
+		commit, ok, err := find(ctx)
+		switch {
+		case err != nil:
 			return actionResult{unknown: true}, fmt.Errorf("asking whether it was done: %w", err)
-		}
-		if ok {
+		case ok:
 			return actionResult{commit: commit, found: true}, nil
+		case !e.undo:
+			return actionResult{undone: true}, nil
 		}
 	}
 	commit, err := try()
 	if err == nil {
 		return actionResult{commit: commit}, nil
 	}
-	found, ok, perr := find()
-	if perr != nil {
+	// When the try took too long its ctx is over; the question gets its own.
+	ask, cancel := p.bounded(life)
+	defer cancel()
+	found, ok, perr := find(ask)
+	switch {
+	case perr != nil:
 		return actionResult{unknown: true}, fmt.Errorf("%w; asking whether it was done: %w", err, perr)
-	}
-	if ok {
+	case ok:
 		return actionResult{commit: found, found: true}, nil
+	case errors.Is(err, reconcile.ErrNoChange):
+		return actionResult{already: true}, nil
 	}
 	return actionResult{final: terminal(err)}, err
+}
+
+// bounded gives a ctx that ends after p.within; cancel ends it and what it
+// needs.
+func (p *performer) bounded(life context.Context) (context.Context, context.CancelFunc) {
+	ctx, cancel := context.WithCancel(life)
+	late := p.clock.After(p.within)
+	go func() {
+		select {
+		case <-late:
+			cancel()
+		case <-ctx.Done():
+		}
+	}()
+	return ctx, cancel
 }
 
 func missing(what string) error {
@@ -239,6 +340,7 @@ func (p *performer) prepare(ctx context.Context, c *Case, a Action, id string) (
 			return op, noTarget("no change is blamed")
 		}
 		ch := c.Report.Change.Change
+		op.touch(slices.Clone(ch.Services)...)
 		op.Revert = ch.ID
 		op.Summary = fmt.Sprintf("revert %s %q for %s", reconcile.ShortRevision(ch.ID), clean(ch.Summary), c.Service)
 	case SetField:
@@ -261,8 +363,28 @@ func (p *performer) prepare(ctx context.Context, c *Case, a Action, id string) (
 	default:
 		return op, fmt.Errorf("action type %q: %w", a.Type, ErrInvalid)
 	}
+	if op.Touches == nil {
+		op.touch()
+	}
 	op.Digest = digest(c, a, id, op)
+	// What the journal could not hold must not get that far.
+	if _, err := encodeBounded(Record{Kind: ActionIntended, Case: c.ID, Action: id, Operation: &op}); err != nil {
+		return op, fmt.Errorf("the operation cannot be journaled: %w", err)
+	}
 	return op, nil
+}
+
+// serviceLabels gives the services that a resource says it belongs to.
+func serviceLabels(r reconcile.Resource) []string {
+	meta, _ := r.Object["metadata"].(map[string]any)
+	labels, _ := meta["labels"].(map[string]any)
+	var out []string
+	for _, k := range []string{"app.kubernetes.io/name", "app"} {
+		if s, ok := labels[k].(string); ok {
+			out = append(out, s)
+		}
+	}
+	return out
 }
 
 func (p *performer) prepareField(ctx context.Context, c *Case, a Action, op *Operation) error {
@@ -289,12 +411,14 @@ func (p *performer) prepareField(ctx context.Context, c *Case, a Action, op *Ope
 	if err != nil {
 		return err
 	}
+	touched := []string{key.Name, key.String()}
 	var from any
 	if desired != nil {
 		res, ok := desired.Get(key)
 		if !ok {
 			return noTarget("%s is not declared", key)
 		}
+		touched = append(touched, serviceLabels(res)...)
 		if v, ok := fp.Get(res.Object); ok {
 			if from, err = scalar(v); err != nil {
 				return noTarget("%s of %s is not a single value", a.Field, key)
@@ -310,7 +434,8 @@ func (p *performer) prepareField(ctx context.Context, c *Case, a Action, op *Ope
 	}
 	op.Target.Key = key
 	op.From = from
-	op.Edit = &reconcile.Edit{Key: key, Path: a.Field, Value: to}
+	op.Edit = &reconcile.Edit{Key: key, Path: a.Field, Value: to, Expect: from}
+	op.touch(touched...)
 	if from == nil {
 		op.Summary = clean(fmt.Sprintf("set %s of %s to %v", a.Field, key, to))
 	} else {
@@ -367,9 +492,7 @@ func LocateWorkload(service string, s *reconcile.State) (reconcile.Key, error) {
 			named = append(named, r.Key)
 			continue
 		}
-		meta, _ := r.Object["metadata"].(map[string]any)
-		labels, _ := meta["labels"].(map[string]any)
-		if labels["app.kubernetes.io/name"] == service || labels["app"] == service {
+		if slices.Contains(serviceLabels(r), service) {
 			labelled = append(labelled, r.Key)
 		}
 	}

@@ -17,8 +17,11 @@ type RecordKind string
 // The record kinds, in the order in which a case may see them. The state of a
 // [Manager] is a fold over its records and of nothing else.
 const (
-	CaseOpened    RecordKind = "CaseOpened"
-	CaseGrew      RecordKind = "CaseGrew"
+	CaseOpened RecordKind = "CaseOpened"
+	// CaseGrew brings the alerts that joined the incident.
+	CaseGrew RecordKind = "CaseGrew"
+	// CaseReopened: a resolved incident is back; the playbook begins anew.
+	CaseReopened  RecordKind = "CaseReopened"
 	ActionPlanned RecordKind = "ActionPlanned"
 	ActionSkipped RecordKind = "ActionSkipped"
 	ActionHeld    RecordKind = "ActionHeld"
@@ -30,6 +33,9 @@ const (
 	ApprovalVoided RecordKind = "ApprovalVoided"
 	// ActionIntended stands in the journal before the effect is begun.
 	ActionIntended RecordKind = "ActionIntended"
+	// ActionReopened: an intent was interrupted and the probe says that it was
+	// not done; it counts no more and is worked out anew.
+	ActionReopened RecordKind = "ActionReopened"
 	ActionRetried  RecordKind = "ActionRetried"
 	ActionDone     RecordKind = "ActionDone"
 	ActionFailed   RecordKind = "ActionFailed"
@@ -71,8 +77,10 @@ type Record struct {
 	Refusal   *Refusal          `json:"refusal,omitempty"`
 	// Until is the new deadline.
 	Until time.Time `json:"until,omitzero"`
-	// Tell is the notice that is now due.
-	Tell NoticeKind `json:"tell,omitempty"`
+	// Tell is the notice that is now due; Notice the id of the one that was
+	// sent.
+	Tell   NoticeKind `json:"tell,omitempty"`
+	Notice string     `json:"notice,omitempty"`
 	// Scope and By belong to Paused and Resumed.
 	Scope string `json:"scope,omitempty"`
 	By    string `json:"by,omitempty"`
@@ -99,6 +107,7 @@ func (r *Record) decode(b []byte) error {
 	if r.Operation != nil {
 		if r.Operation.Edit != nil {
 			fix(&r.Operation.Edit.Value)
+			fix(&r.Operation.Edit.Expect)
 		}
 		if _, e := scalar(r.Operation.From); e == nil {
 			fix(&r.Operation.From)
@@ -114,7 +123,8 @@ func (r *Record) decode(b []byte) error {
 
 // Pause is one scope in which nothing new is begun.
 type Pause struct {
-	// Scope is a service, or [Everything].
+	// Scope is a service, a resource's key, or [Everything]; what
+	// [Operation.Touches] names can be paused.
 	Scope string    `json:"scope"`
 	By    string    `json:"by"`
 	Why   string    `json:"why"`
@@ -127,8 +137,9 @@ const Everything = "*"
 
 // start is one begun action, for the guards.
 type start struct {
-	at     time.Time
-	target string
+	at      time.Time
+	targets []string
+	attempt string
 }
 
 type trackKey struct {
@@ -225,7 +236,24 @@ func (s *state) apply(r Record) error {
 		if r.Trigger == nil {
 			return misfit("no trigger")
 		}
-		c.Trigger = *r.Trigger
+		c.join(*r.Trigger)
+	case CaseReopened:
+		if r.Trigger == nil || c.Status != Resolved || at != nil {
+			return misfit("no trigger, or it is not resolved")
+		}
+		c.join(*r.Trigger)
+		if r.Report != nil {
+			c.Report = r.Report
+		}
+		c.Service = serviceOf(c.Trigger, c.Report)
+		c.Playbook, c.Choice = r.Playbook, r.Choice
+		c.base = len(c.Attempts)
+		c.Reopened = r.Time
+		c.Returns++
+		s.to(c, Open, r)
+		if !slices.Contains(s.live, c.ID) {
+			s.live = append(s.live, c.ID)
+		}
 	case ActionPlanned, ActionSkipped:
 		a, n, ok := c.next()
 		if !ok {
@@ -247,7 +275,8 @@ func (s *state) apply(r Record) error {
 		}
 		at.Operation = *r.Operation
 	case NoticeSent:
-		c.Untold = ""
+		// A journal of an earlier version does not say which, and had only one.
+		c.Untold = slices.DeleteFunc(slices.Clone(c.Untold), func(n DueNotice) bool { return r.Notice == "" || n.ID == r.Notice })
 	case CaseResolved:
 		if at != nil {
 			at.end(r, NotNeeded)
@@ -281,17 +310,17 @@ func (s *state) apply(r Record) error {
 		}
 	}
 	if r.Tell != "" {
-		c.Untold = r.Tell
+		c.Untold = append(c.Untold, DueNotice{ID: c.noticeID(r), Kind: r.Tell})
 	}
 	c.note(r)
-	if c.Status.Final() && c.Untold == "" {
+	if c.Status.Final() && len(c.Untold) == 0 {
 		s.live = slices.DeleteFunc(s.live, func(id string) bool { return id == c.ID })
 	}
 	return nil
 }
 
 func (s *state) applyAttempt(c *Case, at *Attempt, r Record, misfit func(string) error) error {
-	target := at.Operation.Target.Service
+	targets := at.Operation.touches()
 	switch r.Kind {
 	case ActionHeld:
 		if r.Refusal == nil {
@@ -307,8 +336,8 @@ func (s *state) applyAttempt(c *Case, at *Attempt, r Record, misfit func(string)
 			c.heldSince = time.Time{}
 		}
 		s.to(c, Open, r)
-		c.reserved = target
-		s.fly(target, 1)
+		c.reserved = targets
+		s.fly(targets, 1)
 	case ApprovalAsked:
 		at.Approval = nil
 		s.to(c, AwaitingApproval, r)
@@ -322,14 +351,21 @@ func (s *state) applyAttempt(c *Case, at *Attempt, r Record, misfit func(string)
 		at.Approval = nil
 		s.to(c, Open, r)
 	case ActionIntended:
-		if r.Operation == nil || target == "" {
+		if r.Operation == nil || r.Operation.touches() == nil {
 			return misfit("no operation or target")
 		}
 		at.Operation = *r.Operation
 		at.Started = r.Time
 		c.heldSince = time.Time{}
-		s.begin(r.Time, target)
+		s.begin(r.Time, at.Operation.touches(), at.ID)
 		s.to(c, Acting, r)
+	case ActionReopened:
+		if c.Status != Acting {
+			return misfit("it is not under way")
+		}
+		s.unbegin(at)
+		at.Started = time.Time{}
+		s.to(c, Open, r)
 	case ActionRetried, UndoRetried:
 		at.Tries++
 		c.Deadline = r.Until
@@ -346,7 +382,9 @@ func (s *state) applyAttempt(c *Case, at *Attempt, r Record, misfit func(string)
 		s.to(c, Open, r)
 	case ActionVerified:
 		s.count(c, at.Action, TrackRecord{Verified: 1})
-		delete(s.failures, target)
+		for _, t := range targets {
+			delete(s.failures, t)
+		}
 		at.end(r, Verified)
 		s.to(c, Resolved, r)
 	case ActionNoEffect:
@@ -381,24 +419,26 @@ func (s *state) applyAttempt(c *Case, at *Attempt, r Record, misfit func(string)
 
 // to moves a case to a status and keeps the in-flight counts.
 func (s *state) to(c *Case, st Status, r Record) {
-	if c.reserved != "" {
+	if c.reserved != nil {
 		s.fly(c.reserved, -1)
-		c.reserved = ""
+		c.reserved = nil
 	}
 	if n := len(c.Attempts); n > 0 && c.Status.inFlight() != st.inFlight() {
 		d := 1
 		if c.Status.inFlight() {
 			d = -1
 		}
-		s.fly(c.Attempts[n-1].Operation.Target.Service, d)
+		s.fly(c.Attempts[n-1].Operation.touches(), d)
 	}
 	c.to(st, r)
 }
 
-func (s *state) fly(target string, d int) {
+func (s *state) fly(targets []string, d int) {
 	s.flying += d
-	if s.inFlight[target] += d; s.inFlight[target] == 0 {
-		delete(s.inFlight, target)
+	for _, t := range targets {
+		if s.inFlight[t] += d; s.inFlight[t] == 0 {
+			delete(s.inFlight, t)
+		}
 	}
 }
 
@@ -413,17 +453,52 @@ func (c *Case) to(st Status, r Record) {
 }
 
 // begin counts an action for the guards.
-func (s *state) begin(at time.Time, target string) {
-	s.starts = append(s.starts, start{at, target})
+func (s *state) begin(at time.Time, targets []string, attempt string) {
+	s.starts = append(s.starts, start{at, targets, attempt})
 	if old := at.Add(-historyKept); s.starts[0].at.Before(old) {
 		s.starts = slices.DeleteFunc(s.starts, func(x start) bool { return x.at.Before(old) })
 	}
-	s.last[target] = at
-	s.failures[target]++
+	for _, t := range targets {
+		s.last[t] = at
+		s.failures[t]++
+	}
+}
+
+// unbegin takes back what begin counted, for an action that was not done.
+func (s *state) unbegin(at *Attempt) {
+	s.starts = slices.DeleteFunc(s.starts, func(x start) bool { return x.attempt == at.ID && x.at.Equal(at.Started) })
+	for _, t := range at.Operation.touches() {
+		// An action on the target that helped meanwhile has cleared the count.
+		if s.failures[t]--; s.failures[t] <= 0 {
+			delete(s.failures, t)
+		}
+		if !s.last[t].Equal(at.Started) {
+			continue
+		}
+		delete(s.last, t)
+		for _, x := range s.starts {
+			if slices.Contains(x.targets, t) {
+				s.last[t] = x.at
+			}
+		}
+	}
 }
 
 func (at *Attempt) end(r Record, o Outcome) {
 	at.Ended, at.Outcome, at.Error = r.Time, o, r.Why
+}
+
+// noticeID names the notice that a record makes due, differently from every
+// other of the case: each attempt tells of each thing once.
+func (c *Case) noticeID(r Record) string {
+	id := r.Action
+	if id == "" {
+		id = c.ID
+		if c.Returns > 0 {
+			id += fmt.Sprintf("#%d", c.Returns)
+		}
+	}
+	return id + "/" + string(r.Tell)
 }
 
 func attemptID(caseID string, n int) string { return fmt.Sprintf("%s.%d", caseID, n) }
@@ -447,6 +522,11 @@ func (c *Case) note(r Record) {
 		}
 	case CaseGrew:
 		e.What = fmt.Sprintf("now %d alerts", len(c.Trigger.Alerts()))
+	case CaseReopened:
+		e.What = "opened again: " + r.Trigger.String()
+		if c.Playbook != nil {
+			e.What += "; playbook " + c.Playbook.Name
+		}
 	case ActionPlanned:
 		e.What = fmt.Sprintf("planned: %s (risk %s, %s)", what, at.Risk, at.Track)
 	case ActionSkipped:
@@ -465,6 +545,8 @@ func (c *Case) note(r Record) {
 		e.What = "approval is void: " + what
 	case ActionIntended:
 		e.What = "began: " + what
+	case ActionReopened:
+		e.What = "not begun, worked out anew: " + what
 	case ActionRetried, UndoRetried:
 		e.What = fmt.Sprintf("failed, try %d follows in %s", at.Tries+1, short(r.Until.Sub(r.Time)))
 	case ActionDone:
@@ -499,6 +581,9 @@ func (c *Case) note(r Record) {
 		e.What = "only observed, would have done: " + what
 	case NoticeSent:
 		e.What = "people were told"
+		if r.Notice != "" {
+			e.What += ": " + r.Notice
+		}
 	case Paused, Resumed:
 		return
 	}

@@ -74,6 +74,12 @@ func TestPlaybookValidate(t *testing.T) {
 	}
 }
 
+// on gives the targets of an operation on one service.
+func on(service string) []string {
+	op := Operation{Target: Target{Service: service}}
+	return op.touches()
+}
+
 // Each guard says no at its limit and not before, and names itself.
 func TestGuards(t *testing.T) {
 	l, err := Limits{MaxInFlight: 2, MaxPerWindow: 4, MaxPerTarget: 2, Window: time.Hour}.withDefaults()
@@ -92,18 +98,24 @@ func TestGuards(t *testing.T) {
 		{"all paused", func(s *state) { s.pauses[Everything] = Pause{Scope: Everything} }, "a", GuardPause},
 		{"paused", func(s *state) { s.pauses["a"] = Pause{Scope: "a"} }, "a", GuardPause},
 		{"another paused", func(s *state) { s.pauses["b"] = Pause{Scope: "b"} }, "a", ""},
-		{"one in flight elsewhere", func(s *state) { s.fly("b", 1) }, "a", ""},
-		{"one in flight here", func(s *state) { s.fly("a", 1) }, "a", GuardInFlight},
-		{"two in flight elsewhere", func(s *state) { s.fly("b", 1); s.fly("c", 1) }, "a", GuardInFlight},
-		{"just began", func(s *state) { s.begin(epoch.Add(-time.Second), "b") }, "a", GuardRate},
-		{"began a while ago", func(s *state) { s.begin(epoch.Add(-5*time.Second), "b") }, "a", ""},
-		{"cooling", func(s *state) { s.begin(epoch.Add(-time.Minute), "a") }, "a", GuardCooldown},
-		{"cooled", func(s *state) { s.begin(epoch.Add(-2*time.Minute), "a") }, "a", ""},
-		{"target's budget", func(s *state) { s.begin(epoch.Add(-ago), "a"); s.begin(epoch.Add(-ago), "a") }, "a", GuardBudget},
-		{"target's old budget", func(s *state) { s.begin(epoch.Add(-time.Hour), "a"); s.begin(epoch.Add(-ago), "a") }, "a", ""},
+		{"one in flight elsewhere", func(s *state) { s.fly([]string{"b"}, 1) }, "a", ""},
+		{"one in flight here", func(s *state) { s.fly([]string{"a"}, 1) }, "a", GuardInFlight},
+		{"two in flight elsewhere", func(s *state) { s.fly([]string{"b"}, 1); s.fly([]string{"c"}, 1) }, "a", GuardInFlight},
+		{"just began", func(s *state) { s.begin(epoch.Add(-time.Second), []string{"b"}, "") }, "a", GuardRate},
+		{"began a while ago", func(s *state) { s.begin(epoch.Add(-5*time.Second), []string{"b"}, "") }, "a", ""},
+		{"cooling", func(s *state) { s.begin(epoch.Add(-time.Minute), []string{"a"}, "") }, "a", GuardCooldown},
+		{"cooled", func(s *state) { s.begin(epoch.Add(-2*time.Minute), []string{"a"}, "") }, "a", ""},
+		{"target's budget", func(s *state) {
+			s.begin(epoch.Add(-ago), []string{"a"}, "")
+			s.begin(epoch.Add(-ago), []string{"a"}, "")
+		}, "a", GuardBudget},
+		{"target's old budget", func(s *state) {
+			s.begin(epoch.Add(-time.Hour), []string{"a"}, "")
+			s.begin(epoch.Add(-ago), []string{"a"}, "")
+		}, "a", ""},
 		{"budget", func(s *state) {
 			for _, x := range []string{"b", "c", "d", "e"} {
-				s.begin(epoch.Add(-ago), x)
+				s.begin(epoch.Add(-ago), []string{x}, "")
 			}
 		}, "a", GuardBudget},
 	}
@@ -111,7 +123,7 @@ func TestGuards(t *testing.T) {
 		t.Run(tt.name, func(t *testing.T) {
 			s := newState()
 			tt.set(s)
-			got := l.guard(s, Target{Service: tt.target}, "", epoch)
+			got := l.guard(s, on(tt.target), nil, epoch)
 			name := ""
 			if got != nil {
 				name = got.Guard
@@ -119,10 +131,10 @@ func TestGuards(t *testing.T) {
 					t.Error("no reason")
 				}
 				if !got.Until.IsZero() {
-					if l.guard(s, Target{Service: tt.target}, "", got.Until.Add(-1)) == nil {
+					if l.guard(s, on(tt.target), nil, got.Until.Add(-1)) == nil {
 						t.Error("open before Until")
 					}
-					if r := l.guard(s, Target{Service: tt.target}, "", got.Until); r != nil && r.Guard == got.Guard {
+					if r := l.guard(s, on(tt.target), nil, got.Until); r != nil && r.Guard == got.Guard {
 						t.Errorf("not open at Until: %v", r)
 					}
 				}
@@ -138,10 +150,10 @@ func TestGuards(t *testing.T) {
 	}
 	s := newState()
 	for range 100 {
-		s.begin(epoch, "a")
-		s.fly("a", 1)
+		s.begin(epoch, []string{"a"}, "")
+		s.fly([]string{"a"}, 1)
 	}
-	if r := off.guard(s, Target{Service: "a"}, "", epoch); r != nil {
+	if r := off.guard(s, on("a"), nil, epoch); r != nil {
 		t.Errorf("all off: %v", r)
 	}
 	for _, bad := range []Limits{{Window: -1}, {Window: 8 * 24 * time.Hour}, {Cooldown: time.Hour, MaxCooldown: time.Minute}} {
@@ -160,7 +172,7 @@ func TestGuards(t *testing.T) {
 }
 
 func TestTerminalApprover(t *testing.T) {
-	r := Request{Case: Case{ID: "inc-1"}, ActionID: "inc-1.1", Summary: "revert \x1b[2Jx", Digest: "d1"}
+	r := Request{Case: Case{ID: "inc-1"}, ActionID: "inc-1.1", Summary: "revert \x1b[2Jx", Digest: "3F2cabc"}
 	inR, inW := io.Pipe()
 	outR, outW := io.Pipe()
 	defer outW.Close()
@@ -169,7 +181,7 @@ func TestTerminalApprover(t *testing.T) {
 	readPrompt := func() string {
 		var b strings.Builder
 		buf := make([]byte, 512)
-		for !strings.Contains(b.String(), "[y/N] ") {
+		for !strings.Contains(b.String(), "refuses: ") {
 			n, err := outR.Read(buf)
 			if err != nil {
 				return err.Error()
@@ -187,13 +199,14 @@ func TestTerminalApprover(t *testing.T) {
 		go func() { ap, err := a.Approve(ctx, r); c <- result{ap, err} }()
 		return c
 	}
-	for in, want := range map[string]Answer{"y\n": Approved, "YES\r\n": Approved, "n\n": NotApproved, "\n": NotApproved, "yep\n": NotApproved} {
+	for in, want := range map[string]Answer{"y 3F2c\n": Approved, " YES  3f2C \r\n": Approved, "n\n": NotApproved, "\n": NotApproved,
+		"y\n": NotApproved, "yes\n": NotApproved, "3f2c\n": NotApproved, "y 3f2d\n": NotApproved, "yep 3f2c\n": NotApproved, "y 3f2c x\n": NotApproved} {
 		c := ask(t.Context())
-		if p := readPrompt(); strings.Contains(p, "\x1b") || !strings.Contains(p, "revert") {
+		if p := readPrompt(); strings.Contains(p, "\x1b") || !strings.Contains(p, "revert") || !strings.Contains(p, `type "y 3F2c" to approve`) {
 			t.Errorf("prompt %q", p)
 		}
 		io.WriteString(inW, in)
-		if got := <-c; got.err != nil || got.a.Answer != want || got.a.Digest != "d1" || got.a.By != "ada" {
+		if got := <-c; got.err != nil || got.a.Answer != want || got.a.Digest != r.Digest || got.a.By != "ada" {
 			t.Errorf("%q: %+v", in, got)
 		}
 	}
@@ -206,8 +219,8 @@ func TestTerminalApprover(t *testing.T) {
 	if got := <-c; !errors.Is(got.err, context.Canceled) {
 		t.Errorf("cancelled: %+v", got)
 	}
-	io.WriteString(inW, "y\n")
-	io.WriteString(inW, "y\n") // the second write returns when the first line is taken in
+	io.WriteString(inW, "y 3f2c\n")
+	io.WriteString(inW, "y 3f2c\n") // the second write returns when the first line is taken in
 	c = ask(t.Context())
 	readPrompt()
 	go io.Copy(io.Discard, outR)
@@ -229,21 +242,117 @@ func TestTerminalApprover(t *testing.T) {
 	if _, err := (&TerminalApprover{}).Approve(t.Context(), r); !errors.Is(err, ErrInvalid) {
 		t.Errorf("zero value: %v", err)
 	}
+	if _, err := a.Approve(t.Context(), Request{}); !errors.Is(err, ErrInvalid) {
+		t.Errorf("no digest: %v", err)
+	}
 }
 
+// What was typed before the first question stood on the screen does not
+// approve it, whenever the reader gets to see it.
+func TestTerminalApproverTypeAhead(t *testing.T) {
+	for range 20 {
+		a := &TerminalApprover{In: strings.NewReader("y\nyes\ny\n"), Out: io.Discard}
+		for range 3 {
+			if ap, err := a.Approve(t.Context(), Request{Digest: "3f2cabc"}); err != nil || ap.Answer == Approved {
+				t.Fatalf("%+v, %v", ap, err)
+			}
+		}
+	}
+}
+
+// Guarantee 8: no active alert is no proof, as long as nothing was measured
+// after the action by a detector that knows what is usual.
 func TestVerifyAlerts(t *testing.T) {
-	trig, _ := incident("inc-1", "checkout", rootcause.RollBack)
-	active := map[anomaly.SeriesID]anomaly.Alert{}
-	v := VerifyAlerts(func(id anomaly.SeriesID) (anomaly.Alert, bool) { a, ok := active[id]; return a, ok })
-	if over, _, err := v.Recovered(t.Context(), trig); !over || err != nil {
-		t.Errorf("no active alert: %v, %v", over, err)
+	whole := anomaly.SeriesID{Service: "checkout", Metric: "latency"}
+	one := anomaly.SeriesID{Service: "checkout", Metric: "memory", Instance: "checkout-1"}
+	other := anomaly.SeriesID{Service: "checkout", Metric: "memory", Instance: "checkout-2"}
+	done := epoch.Add(time.Minute)
+	// A default detector is ready after a few values; begin and end bound them.
+	feed := func(m *anomaly.Monitor, id anomaly.SeriesID, begin, end time.Time, v func(i int) float64) {
+		for i := 0; begin.Before(end); i, begin = i+1, begin.Add(time.Second) {
+			if _, err := m.Observe(begin, id, v(i)); err != nil {
+				t.Fatal(err)
+			}
+		}
 	}
-	active[trig.Alerts()[0].Series] = trig.Alerts()[0]
-	if over, why, err := v.Recovered(t.Context(), trig); over || err != nil || !strings.Contains(why, "checkout/latency") {
-		t.Errorf("active alert: %v, %q, %v", over, why, err)
+	usual := func(i int) float64 { return 10 + float64(i%3) }
+	long := epoch.Add(-10 * time.Minute)
+	tests := []struct {
+		name string
+		ids  []anomaly.SeriesID
+		feed func(m *anomaly.Monitor)
+		over bool
+		why  string
+	}{
+		{"fresh monitor", []anomaly.SeriesID{whole}, func(*anomaly.Monitor) {}, false, "checkout/latency has no values"},
+		{"not observed since", []anomaly.SeriesID{whole}, func(m *anomaly.Monitor) { feed(m, whole, long, done, usual) }, false, "no value since"},
+		{"observed since", []anomaly.SeriesID{whole}, func(m *anomaly.Monitor) { feed(m, whole, long, done.Add(2*time.Second), usual) }, true, "all 1 series"},
+		{"newest value missing", []anomaly.SeriesID{whole}, func(m *anomaly.Monitor) {
+			feed(m, whole, long, done.Add(2*time.Second), usual)
+			feed(m, whole, done.Add(2*time.Second), done.Add(3*time.Second), func(int) float64 { return math.NaN() })
+		}, false, "missing"},
+		{"still learning", []anomaly.SeriesID{whole}, func(m *anomaly.Monitor) { feed(m, whole, done.Add(time.Second), done.Add(3*time.Second), usual) }, false, "being learned"},
+		{"unusual", []anomaly.SeriesID{whole}, func(m *anomaly.Monitor) {
+			feed(m, whole, long, done, usual)
+			feed(m, whole, done, done.Add(20*time.Second), func(int) float64 { return 900 })
+		}, false, "still unusual"},
+		{"one of two", []anomaly.SeriesID{whole, one}, func(m *anomaly.Monitor) {
+			feed(m, whole, long, done.Add(2*time.Second), usual)
+			feed(m, one, long, done, usual)
+		}, false, "checkout/checkout-1/memory has no value since"},
+		{"instance gone, service heard", []anomaly.SeriesID{one}, func(m *anomaly.Monitor) {
+			feed(m, one, long, done, usual)
+			m.Forget(done, one)
+			feed(m, other, done, done.Add(2*time.Second), usual)
+		}, true, "gone"},
+		{"instance gone, service silent", []anomaly.SeriesID{one}, func(m *anomaly.Monitor) {
+			feed(m, other, long, done, usual)
+			feed(m, anomaly.SeriesID{Service: "cart", Metric: "latency"}, done, done.Add(2*time.Second), usual)
+		}, false, "nor has checkout"},
+		{"service silent", []anomaly.SeriesID{whole}, func(m *anomaly.Monitor) {
+			feed(m, anomaly.SeriesID{Service: "checkout", Metric: "other"}, done, done.Add(2*time.Second), usual)
+		}, false, "has no values"},
 	}
-	if _, _, err := v.Recovered(t.Context(), Trigger{Kind: "Finding", ID: "1"}); !errors.Is(err, ErrInvalid) {
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			m, err := anomaly.NewMonitor(anomaly.MonitorOptions{})
+			if err != nil {
+				t.Fatal(err)
+			}
+			tt.feed(m)
+			c := Case{ID: "inc-1", Opened: epoch, Attempts: []Attempt{{Done: done}}, Trigger: Trigger{Incident: &anomaly.Incident{}}}
+			for _, id := range append(tt.ids, tt.ids...) {
+				c.Trigger.Incident.Alerts = append(c.Trigger.Incident.Alerts, anomaly.Alert{Series: id})
+			}
+			over, why, err := VerifyAlerts(m).Recovered(t.Context(), c)
+			if err != nil || over != tt.over || !strings.Contains(why, tt.why) {
+				t.Errorf("over %v, %q, %v; want %v, %q", over, why, err, tt.over, tt.why)
+			}
+		})
+	}
+	m, err := anomaly.NewMonitor(anomaly.MonitorOptions{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, _, err := VerifyAlerts(m).Recovered(t.Context(), Case{ID: "Finding/1"}); !errors.Is(err, ErrInvalid) {
 		t.Errorf("no alerts: %v", err)
+	}
+}
+
+// What was done last sets the time from which on measurements count.
+func TestCaseActed(t *testing.T) {
+	at := func(n int) time.Time { return epoch.Add(time.Duration(n) * time.Minute) }
+	c := Case{Opened: at(0)}
+	for i, set := range []func(){
+		func() {},
+		func() { c.Attempts = []Attempt{{Planned: at(9), Started: at(9), Done: at(1)}} },
+		func() { c.Attempts[0].Undone = at(2) },
+		func() { c.Reopened = at(3) },
+		func() { c.Attempts = append(c.Attempts, Attempt{Done: at(4)}) },
+	} {
+		if set(); !c.Acted().Equal(at(i)) {
+			t.Errorf("step %d: %s", i, c.Acted())
+		}
 	}
 }
 

@@ -145,7 +145,7 @@ func (w *world) Done(_ context.Context, id string) (bool, error) {
 	return w.done[id] > 0, nil
 }
 
-func (w *world) Recovered(_ context.Context, t Trigger) (bool, string, error) {
+func (w *world) Recovered(_ context.Context, c Case) (bool, string, error) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	if err := w.crash("verify"); err != nil {
@@ -154,7 +154,7 @@ func (w *world) Recovered(_ context.Context, t Trigger) (bool, string, error) {
 	if err := w.next("verify"); err != nil {
 		return false, "", err
 	}
-	if w.over[t.caseID()] {
+	if w.over[c.ID] {
 		return true, "its series are as expected", nil
 	}
 	return false, "it is still unusual", nil

@@ -265,11 +265,11 @@ func (a *autopilot) proposeRevert(ctx context.Context, h reconcile.Held) error {
 
 // recovered is the manager's verifier: an incident is over when no series of
 // it is unusual any more, a refusal when nothing of its resource is held.
-func (a *autopilot) recovered(ctx context.Context, t remediate.Trigger) (bool, string, error) {
-	if t.Kind != findingTrigger {
-		return remediate.VerifyAlerts(a.monitor.Active).Recovered(ctx, t)
+func (a *autopilot) recovered(ctx context.Context, c remediate.Case) (bool, string, error) {
+	if c.Trigger.Kind != findingTrigger {
+		return remediate.VerifyAlerts(wallAlerts{a.monitor, a.clock}).Recovered(ctx, c)
 	}
-	k, err := reconcile.ParseKey(t.Labels["key"])
+	k, err := reconcile.ParseKey(c.Trigger.Labels["key"])
 	if err != nil {
 		return false, "", err
 	}
@@ -279,6 +279,24 @@ func (a *autopilot) recovered(ctx context.Context, t remediate.Trigger) (bool, s
 		return false, "still held by " + h.By, nil
 	}
 	return true, "nothing of " + k.String() + " is held any more", nil
+}
+
+// wallAlerts is the monitor in the manager's time: the detectors see simulated
+// time.
+type wallAlerts struct {
+	*anomaly.Monitor
+	clock simClock
+}
+
+func (w wallAlerts) Latest(id anomaly.SeriesID) (anomaly.Observation, bool) {
+	o, ok := w.Monitor.Latest(id)
+	o.Time = w.clock.load.WallTime(o.Time)
+	return o, ok
+}
+
+func (w wallAlerts) Newest(match anomaly.Match) (time.Time, bool) {
+	t, ok := w.Monitor.Newest(match)
+	return w.clock.load.WallTime(t), ok
 }
 
 // restarter lets the manager restart instances.

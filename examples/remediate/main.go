@@ -49,7 +49,7 @@ func main() {
 	m, err := remediate.New(ctx, remediate.Options{
 		Journal: journal, Writer: repo, Source: repo, Approver: remediate.AutoApprove("the example"),
 		// The service is slow wherever the second release is declared.
-		Verifier: remediate.VerifierFunc(func(ctx context.Context, _ remediate.Trigger) (bool, string, error) {
+		Verifier: remediate.VerifierFunc(func(ctx context.Context, _ remediate.Case) (bool, string, error) {
 			state, err := repo.Fetch(ctx)
 			if err != nil {
 				return false, "", err

@@ -211,6 +211,8 @@ func (r *run) cases(ctx context.Context) (map[string]remediate.RecordKind, error
 		switch rec.Kind {
 		case remediate.CaseOpened, remediate.CaseResolved, remediate.CaseEscalated, remediate.CaseDenied, remediate.CaseObserved:
 			out[rec.Case] = rec.Kind
+		case remediate.CaseReopened:
+			out[rec.Case] = remediate.CaseOpened
 		case remediate.ActionVerified: // the end of its case
 			out[rec.Case] = remediate.CaseResolved
 		}
