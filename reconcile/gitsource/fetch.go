@@ -88,7 +88,7 @@ type parsed struct {
 // [*manifest.Error] and [*reconcile.ConflictError]; it is
 // [reconcile.ErrEmptySource] if no resource is declared.
 func (r *Repository) Fetch(ctx context.Context) (*reconcile.State, error) {
-	if err := r.turn.take(ctx); err != nil {
+	if err := r.take(ctx); err != nil {
 		return nil, r.wrap("fetch", err)
 	}
 	defer r.turn.done()
@@ -114,7 +114,7 @@ func (r *Repository) Fetch(ctx context.Context) (*reconcile.State, error) {
 // or by a branch or tag of a local repository. Errors are as for Fetch, and
 // [reconcile.ErrNotFound].
 func (r *Repository) FetchRevision(ctx context.Context, revision string) (*reconcile.State, error) {
-	if err := r.turn.take(ctx); err != nil {
+	if err := r.take(ctx); err != nil {
 		return nil, r.wrap("fetch", err)
 	}
 	defer r.turn.done()

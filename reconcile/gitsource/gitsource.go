@@ -5,10 +5,13 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"net"
 	"net/url"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
+	"time"
 
 	"github.com/go-git/go-git/v5"
 	"github.com/go-git/go-git/v5/config"
@@ -56,6 +59,10 @@ type Options struct {
 	CABundle []byte
 	// Author is who the commits are by. Default "evenkeel <evenkeel@localhost>".
 	Author Author
+	// Timeout bounds each exchange with the server: listing its references,
+	// downloading, pushing. Default 30 s; negative leaves it to the context.
+	// Its end is a [context.DeadlineExceeded].
+	Timeout time.Duration
 	// Retries is how often Write starts again after somebody else moved the
 	// branch. Default 50.
 	Retries int
@@ -118,14 +125,33 @@ func SSHKey(user string, pem []byte, passphrase string, knownHosts ...string) (t
 	if err != nil {
 		return nil, fmt.Errorf("gitsource: ssh key: %w: %w", reconcile.ErrInvalid, err)
 	}
-	if len(knownHosts) > 0 {
-		callback, err := ssh.NewKnownHostsCallback(knownHosts...)
-		if err != nil {
-			return nil, fmt.Errorf("gitsource: known hosts: %w: %w", reconcile.ErrInvalid, err)
+	known, err := ssh.NewKnownHostsDb(knownHosts...)
+	if err != nil {
+		if len(knownHosts) == 0 {
+			return keys, nil // fails when a server is asked, which may never be
 		}
-		keys.HostKeyCallback = callback
+		return nil, fmt.Errorf("gitsource: known hosts: %w: %w", reconcile.ErrInvalid, err)
 	}
-	return keys, nil
+	keys.HostKeyCallback = known.HostKeyCallback()
+	return &sshKey{keys, known.HostKeyAlgorithms}, nil
+}
+
+// sshKey is a key with what is known of servers. A server with keys of
+// several kinds has to be asked for the one that is known.
+type sshKey struct {
+	*ssh.PublicKeys
+	kinds func(hostPort string) []string
+}
+
+// forHost gives the key to show one server.
+func (k *sshKey) forHost(e *transport.Endpoint) transport.AuthMethod {
+	port := e.Port
+	if port <= 0 {
+		port = ssh.DefaultPort
+	}
+	keys := *k.PublicKeys
+	keys.HostKeyAlgorithms = k.kinds(net.JoinHostPort(e.Host, strconv.Itoa(port)))
+	return &keys
 }
 
 // Repository is an open repository: a [reconcile.Source], a
@@ -139,6 +165,9 @@ type Repository struct {
 	// turn guards everything below, and the storage, which go-git does not
 	// make safe for concurrent use.
 	turn turn
+	// stuck is closed when an exchange ends that was given up. Until then
+	// nothing else may use the storage. Nil if there is none.
+	stuck chan struct{}
 
 	store    storage.Storer
 	endpoint *transport.Endpoint
@@ -205,6 +234,9 @@ func Open(ctx context.Context, opts Options) (*Repository, error) {
 		return nil, r.wrap("open", fmt.Errorf("bad URL: %w", reconcile.ErrInvalid))
 	}
 	r.endpoint.CaBundle = opts.CABundle
+	if key, ok := opts.Auth.(*sshKey); ok {
+		r.opts.Auth = key.forHost(r.endpoint)
+	}
 	switch r.endpoint.Protocol {
 	case "file":
 		err = r.openLocal()
@@ -307,7 +339,11 @@ func (r *Repository) openRemote(ctx context.Context) error {
 		}
 		r.store = repo.Storer
 	}
-	refs, err := r.remote().ListContext(ctx, &git.ListOptions{Auth: r.opts.Auth, CABundle: r.opts.CABundle})
+	var refs []*plumbing.Reference
+	err := r.network(ctx, func(ctx context.Context) (err error) {
+		refs, err = r.remote().ListContext(ctx, &git.ListOptions{Auth: r.opts.Auth, CABundle: r.opts.CABundle})
+		return err
+	})
 	if err != nil {
 		return ctxFirst(ctx, err)
 	}
@@ -357,12 +393,14 @@ func tracking(name plumbing.ReferenceName) plumbing.ReferenceName {
 
 // pull brings the objects of the references in specs into the clone.
 func (r *Repository) pull(ctx context.Context, specs ...config.RefSpec) error {
-	err := r.remote().FetchContext(ctx, &git.FetchOptions{
-		RefSpecs: specs,
-		Auth:     r.opts.Auth,
-		CABundle: r.opts.CABundle,
-		Tags:     git.NoTags,
-		Force:    true,
+	err := r.network(ctx, func(ctx context.Context) error {
+		return r.remote().FetchContext(ctx, &git.FetchOptions{
+			RefSpecs: specs,
+			Auth:     r.opts.Auth,
+			CABundle: r.opts.CABundle,
+			Tags:     git.NoTags,
+			Force:    true,
+		})
 	})
 	if err == nil || errors.Is(err, git.NoErrAlreadyUpToDate) {
 		return nil
@@ -434,6 +472,9 @@ func withDefaults(o Options) Options {
 	}
 	if o.Author.Email == "" {
 		o.Author.Email = "evenkeel@localhost"
+	}
+	if o.Timeout == 0 {
+		o.Timeout = 30 * time.Second
 	}
 	if o.Retries <= 0 {
 		o.Retries = 50

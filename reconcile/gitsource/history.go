@@ -167,7 +167,7 @@ func (r *Repository) Log(ctx context.Context, opts LogOptions) ([]reconcile.Comm
 	if opts.Limit <= 0 {
 		opts.Limit = 100
 	}
-	if err := r.turn.take(ctx); err != nil {
+	if err := r.take(ctx); err != nil {
 		return nil, r.wrap("log", err)
 	}
 	defer r.turn.done()
@@ -199,7 +199,7 @@ func (r *Repository) Log(ctx context.Context, opts LogOptions) ([]reconcile.Comm
 // reference, that has a trailer with this key, compared without case, and
 // this value.
 func (r *Repository) Find(ctx context.Context, trailerKey, value string) (reconcile.Commit, bool, error) {
-	if err := r.turn.take(ctx); err != nil {
+	if err := r.take(ctx); err != nil {
 		return reconcile.Commit{}, false, r.wrap("find", err)
 	}
 	defer r.turn.done()
@@ -234,7 +234,7 @@ func (r *Repository) find(ctx context.Context, tip plumbing.Hash, key, value str
 // Changes tells what a commit did to each resource, against its first parent,
 // sorted by key. The revision is named as for FetchRevision.
 func (r *Repository) Changes(ctx context.Context, revision string) ([]KeyChange, error) {
-	if err := r.turn.take(ctx); err != nil {
+	if err := r.take(ctx); err != nil {
 		return nil, r.wrap("changes", err)
 	}
 	defer r.turn.done()

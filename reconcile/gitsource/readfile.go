@@ -15,7 +15,7 @@ import (
 // slash-separated and relative to the root. It is [reconcile.ErrNotFound] if
 // there is no such file, and an error if it is larger than Options.MaxFileSize.
 func (r *Repository) ReadFile(ctx context.Context, path string) (data []byte, revision string, err error) {
-	if err := r.turn.take(ctx); err != nil {
+	if err := r.take(ctx); err != nil {
 		return nil, "", r.wrap("read file", err)
 	}
 	defer r.turn.done()

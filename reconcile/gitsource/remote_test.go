@@ -5,9 +5,11 @@ import (
 	"encoding/pem"
 	"errors"
 	"fmt"
+	"net"
 	"net/http"
 	"net/http/cgi"
 	"net/http/httptest"
+	"os"
 	"os/exec"
 	"path/filepath"
 	"strings"
@@ -144,6 +146,8 @@ func TestHTTPS(t *testing.T) {
 	})
 }
 
+// A server that takes connections and says nothing holds nobody longer than
+// the timeout or the context, whichever is first.
 func TestHangingServer(t *testing.T) {
 	stop := make(chan struct{})
 	srv := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, req *http.Request) {
@@ -154,12 +158,52 @@ func TestHangingServer(t *testing.T) {
 	}))
 	defer srv.Close()
 	defer close(stop)
-	ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
-	defer cancel()
-	_, err := Open(ctx, Options{URL: srv.URL + "/repo.git"})
-	if !errors.Is(err, context.DeadlineExceeded) {
-		t.Errorf("got %v", err)
+	mute := listen(t, func(net.Conn) {})
+	key, _ := newKey(t, "ed25519")
+	known := filepath.Join(t.TempDir(), "known_hosts")
+	if err := os.WriteFile(known, nil, 0o600); err != nil {
+		t.Fatal(err)
 	}
+	auth, err := SSHKey("git", privatePEM(t, key), "", known)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for name, opts := range map[string]Options{
+		"http": {URL: srv.URL + "/repo.git"},
+		"ssh":  {URL: "ssh://git@" + mute.String() + "/repo.git", Auth: auth},
+	} {
+		t.Run(name, func(t *testing.T) {
+			ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
+			defer cancel()
+			if _, err := Open(ctx, opts); !errors.Is(err, context.DeadlineExceeded) || strings.Contains(err.Error(), "within") {
+				t.Errorf("context: %v", err)
+			}
+			opts.Timeout = 50 * time.Millisecond
+			if _, err := Open(t.Context(), opts); !errors.Is(err, context.DeadlineExceeded) || !strings.Contains(err.Error(), "within 50ms") {
+				t.Errorf("timeout: %v", err)
+			}
+		})
+	}
+}
+
+// While a connection hangs that was given up, everybody gets an error at once;
+// when it is gone, all is as before.
+func TestStuckConnection(t *testing.T) {
+	r, _ := newRepo(t, map[string]string{"a.yaml": deployment("a", 1, "x")}, Options{Timeout: time.Millisecond})
+	hang := make(chan struct{})
+	if err := r.network(t.Context(), func(context.Context) error { <-hang; return nil }); !errors.Is(err, context.DeadlineExceeded) {
+		t.Error(err)
+	}
+	if _, err := r.Fetch(t.Context()); !errors.Is(err, errStuck) {
+		t.Errorf("fetch: %v", err)
+	}
+	if _, err := r.Write(t.Context(), setReplicas("1", "a", 2)); !errors.Is(err, errStuck) {
+		t.Errorf("write: %v", err)
+	}
+	stuck := r.stuck
+	close(hang)
+	<-stuck
+	fetch(t, r)
 }
 
 func TestRedact(t *testing.T) {

@@ -231,7 +231,7 @@ type blobEdit struct {
 // again and again until nobody was faster.
 func (r *Repository) commitOn(ctx context.Context, propose func(tip *commit) (*proposal, error)) (reconcile.Commit, error) {
 	var none reconcile.Commit
-	if err := r.turn.take(ctx); err != nil {
+	if err := r.take(ctx); err != nil {
 		return none, err
 	}
 	defer r.turn.done()
@@ -656,7 +656,7 @@ func (r *Repository) push(ctx context.Context, old, new plumbing.Hash, objects [
 	if r.gitDir != "" {
 		return r.moveLocal(ctx, old, new)
 	}
-	err := r.pushRemote(ctx, old, new, objects)
+	err := r.network(ctx, func(ctx context.Context) error { return r.pushRemote(ctx, old, new, objects) })
 	if err == nil {
 		return r.store.SetReference(plumbing.NewHashReference(tracking(r.ref), new))
 	}
