@@ -106,3 +106,24 @@ func FuzzGlob(f *testing.F) {
 		}
 	})
 }
+
+func BenchmarkLogUnchanged(b *testing.B) {
+	r, _ := newRepo(b, map[string]string{"a.yaml": deployment("a", 1, "x"), "b.yaml": deployment("b", 1, "x")}, Options{})
+	for i := range 300 {
+		push(b, r, "Change", map[string]string{"a.yaml": deployment("a", 2+i, "x")})
+	}
+	for _, limit := range []int{50, 1000} {
+		b.Run(fmt.Sprint(limit), func(b *testing.B) {
+			b.ReportAllocs()
+			for b.Loop() {
+				log, err := r.Log(b.Context(), LogOptions{Limit: limit})
+				if err != nil {
+					b.Fatal(err)
+				}
+				if _, err := r.Changes(b.Context(), log[0].Revision); err != nil {
+					b.Fatal(err)
+				}
+			}
+		})
+	}
+}

@@ -27,6 +27,8 @@
 //  7. A revert takes back what the commit changed and keeps what came after:
 //     a later change of another field in the same file survives. Where later
 //     commits changed the same fields it fails with a [*RevertConflictError].
+//  8. Write makes no revision that Fetch refuses, unless Fetch refuses the tip
+//     for the same reasons.
 //
 // Local repositories (a path or file://) are read and written in place, bare
 // or not, without the git program. References are updated under Git's own
@@ -56,6 +58,8 @@
 // [reconcile.ErrNotFound]; refused credentials and a Verifier's no are
 // [reconcile.ErrForbidden]; bad requests and bad manifests are
 // [reconcile.ErrInvalid]; a branch that moved on through all retries is
-// [reconcile.ErrConflict]. Network errors are returned as they are, and the
-// call can be made again.
+// [reconcile.ErrConflict], as are an edit or a Commit decided on what is no
+// longer so; a write with nothing to do is [reconcile.ErrNoChange]. Network
+// errors are returned as they are, and the call can be made again. A server
+// that does not answer is given up after Options.Timeout.
 package gitsource

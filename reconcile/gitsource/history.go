@@ -1,7 +1,7 @@
 package gitsource
 
 import (
-	"cmp"
+	"bytes"
 	"container/heap"
 	"context"
 	"errors"
@@ -111,7 +111,10 @@ type byTime []*commit
 
 func (q byTime) Len() int { return len(q) }
 func (q byTime) Less(i, j int) bool {
-	return cmp.Or(q[j].when.Compare(q[i].when), strings.Compare(q[i].hash.String(), q[j].hash.String())) < 0
+	if c := q[j].when.Compare(q[i].when); c != 0 {
+		return c < 0
+	}
+	return bytes.Compare(q[i].hash[:], q[j].hash[:]) < 0
 }
 func (q byTime) Swap(i, j int) { q[i], q[j] = q[j], q[i] }
 func (q *byTime) Push(x any)   { *q = append(*q, x.(*commit)) }

@@ -6,6 +6,9 @@ import (
 	"testing"
 	"time"
 
+	"github.com/go-git/go-git/v5/plumbing"
+	"github.com/go-git/go-git/v5/storage"
+
 	"github.com/evenkeel-go/evenkeel/reconcile"
 	"github.com/evenkeel-go/evenkeel/reconcile/manifest"
 )
@@ -251,4 +254,57 @@ func TestLogOldClock(t *testing.T) {
 		at("old"+strings.Repeat("x", i), now.Add(-2*time.Hour))
 	}
 	count()
+}
+
+// What has been read of the history is not read again.
+func TestLogIsRemembered(t *testing.T) {
+	r, _ := newRepo(t, map[string]string{"a.yaml": deployment("a", 1, "x")}, Options{})
+	for i := range 5 {
+		push(t, r, "Change", map[string]string{"a.yaml": deployment("a", 2+i, "x")})
+	}
+	look := func() {
+		t.Helper()
+		log, err := r.Log(t.Context(), LogOptions{})
+		if err != nil || len(log) != 6 {
+			t.Fatal(len(log), err)
+		}
+		for _, c := range log {
+			if _, err := r.Changes(t.Context(), c.Revision); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	look()
+	counter := &countingStore{Storer: r.store}
+	r.store = counter
+	look()
+	if counter.reads != 0 {
+		t.Errorf("%d objects read again", counter.reads)
+	}
+}
+
+type countingStore struct {
+	storage.Storer
+	reads int
+}
+
+func (c *countingStore) EncodedObject(k plumbing.ObjectType, h plumbing.Hash) (plumbing.EncodedObject, error) {
+	c.reads++
+	return c.Storer.EncodedObject(k, h)
+}
+
+// A branch with more files than may be read can still be repaired by a revert.
+func TestRevertWithTooManyFiles(t *testing.T) {
+	_, dir := newRepo(t, map[string]string{"a.yaml": deployment("a", 1, "x"), "b.yaml": deployment("b", 1, "x")}, Options{})
+	r := open(t, Options{URL: dir, MaxFiles: 1})
+	bad := push(t, r, "Bad", map[string]string{"a.yaml": deployment("a", 2, "x")})
+	if _, err := r.Write(t.Context(), reconcile.WriteRequest{ID: "1", Revert: bad.Revision}); err != nil {
+		t.Error(err)
+	}
+	one := open(t, Options{URL: dir, MaxFiles: 2})
+	bad = push(t, one, "Remove", map[string]string{"b.yaml": ""})
+	one = open(t, Options{URL: dir, MaxFiles: 1})
+	if _, err := one.Write(t.Context(), reconcile.WriteRequest{ID: "2", Revert: bad.Revision}); !errors.Is(err, reconcile.ErrInvalid) {
+		t.Errorf("a revert past the limit: %v", err)
+	}
 }

@@ -262,7 +262,9 @@ func (r *Repository) commitOn(ctx context.Context, propose func(tip *commit) (*p
 			if err := r.sound(ctx, tip, tree); err != nil {
 				return none, err
 			}
-			r.trim(r.scanned)
+			if r.scanned != nil {
+				r.trim(r.scanned)
+			}
 		}
 		h, err := b.commit(ctx, tip, tree, p)
 		if err != nil {
