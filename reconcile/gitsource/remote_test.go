@@ -149,6 +149,7 @@ func TestHTTPS(t *testing.T) {
 // A server that takes connections and says nothing holds nobody longer than
 // the timeout or the context, whichever is first.
 func TestHangingServer(t *testing.T) {
+	t.Parallel()
 	stop := make(chan struct{})
 	srv := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, req *http.Request) {
 		select {
@@ -189,6 +190,7 @@ func TestHangingServer(t *testing.T) {
 // While a connection hangs that was given up, everybody gets an error at once;
 // when it is gone, all is as before.
 func TestStuckConnection(t *testing.T) {
+	t.Parallel()
 	r, _ := newRepo(t, map[string]string{"a.yaml": deployment("a", 1, "x")}, Options{Timeout: time.Millisecond})
 	hang := make(chan struct{})
 	if err := r.network(t.Context(), func(context.Context) error { <-hang; return nil }); !errors.Is(err, context.DeadlineExceeded) {
