@@ -244,6 +244,10 @@ func stories() []story {
 		panic(err)
 	}
 	scale := Action{Type: SetField, Field: "spec.replicas", Factor: 1.5, Max: 10, Undo: true}
+	grown, _ := incident("inc-1", "checkout", rootcause.RollBack)
+	back, _ := incident("inc-1", "checkout", rootcause.RollBack)
+	grown.Incident.Alerts = append(grown.Incident.Alerts, raised("cart", "errors", epoch.Add(10*time.Second)))
+	back.Incident.Alerts = append(back.Incident.Alerts, raised("checkout", "latency", epoch.Add(10*time.Minute)))
 	return []story{
 		{name: "helps", cases: one, setup: func(w *world) { w.heals["inc-1.1"] = true }, want: map[string]Status{"inc-1": Resolved}},
 		{name: "no effect", cases: one, want: map[string]Status{"inc-1": Escalated}},
@@ -301,6 +305,27 @@ func stories() []story {
 			also: []storyStep{
 				{0, event{pause: &Pause{Scope: Everything, By: "ada", Why: "release day"}}},
 				{10 * time.Minute, event{resume: &Pause{Scope: Everything, By: "ada"}}},
+			}, want: map[string]Status{"inc-1": Resolved}},
+		{name: "pause between two tries", cases: one,
+			setup: func(w *world) {
+				w.heals["inc-1.1"] = true
+				w.fail["write"] = []error{errors.New("timeout"), errLost}
+			},
+			also: []storyStep{
+				{time.Second, event{pause: &Pause{Scope: "checkout", By: "ada", Why: "release day"}}},
+				{10 * time.Minute, event{resume: &Pause{Scope: "checkout", By: "ada"}}},
+			}, want: map[string]Status{"inc-1": Resolved}},
+		{name: "pause before an undo", cases: one, opts: custom(ActWithApproval, scale, Action{Type: RevertCommit}),
+			setup: func(w *world) { w.desired = state; w.heals["inc-1.2"] = true },
+			also: []storyStep{
+				{2 * time.Minute, event{pause: &Pause{Scope: Everything, By: "ada", Why: "release day"}}},
+				{20 * time.Minute, event{resume: &Pause{Scope: Everything, By: "ada"}}},
+			}, want: map[string]Status{"inc-1": Resolved}},
+		{name: "grows and comes back", cases: one,
+			setup: func(w *world) { w.heals["inc-1.1"] = true },
+			also: []storyStep{
+				{10 * time.Second, event{handle: &handleEvent{trigger: grown}}},
+				{10 * time.Minute, event{handle: &handleEvent{trigger: back}}},
 			}, want: map[string]Status{"inc-1": Resolved}},
 		{name: "held too long", cases: []storyCase{{"inc-1", "checkout", rootcause.RollBack}, {"inc-2", "cart", rootcause.RollBack}},
 			opts: Options{Limits: Limits{MaxPerWindow: 1}, Timings: Timings{GuardWithin: 3 * time.Minute}},
