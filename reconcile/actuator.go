@@ -8,7 +8,8 @@ import (
 // Source tells what should run. Fetch gives the newest accepted desired
 // state, at a revision; it returns an error rather than a partial State, and
 // may return the same *State again when nothing changed, which lets the
-// reconciler skip work. Implementations are safe for concurrent use.
+// reconciler skip work. It ends with its ctx. Implementations are safe for
+// concurrent use.
 type Source interface {
 	Fetch(ctx context.Context) (*State, error)
 }
@@ -24,7 +25,9 @@ type Actuator interface {
 	// (empty means that the object must not exist for a Create, and that
 	// there is no precondition otherwise). Creating what is there as desired
 	// and deleting what is gone succeed, so that a change that was cut off by
-	// a crash can be applied again. Apply does not wait for health.
+	// a crash can be applied again. Apply does not wait for health; it ends
+	// with its ctx, which also ends when a newer revision asks for something
+	// else.
 	//
 	// Errors: [ErrConflict], [ErrTerminal], [ErrForbidden]; any other is
 	// taken as transient and retried.

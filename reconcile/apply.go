@@ -66,6 +66,8 @@ type Outcome struct {
 type Result struct {
 	Plan     *Plan     `json:"-"`
 	Outcomes []Outcome `json:"outcomes"`
+
+	overtaken bool // by a newer revision, so that it ended early
 }
 
 // Err joins the errors of all outcomes; nil if every change was made.
@@ -128,17 +130,19 @@ func newApplyState(p *Plan, retry Retry, limit int) *applyState {
 // applyEvent is what happened: a change ended, time passed, or the
 // application was called off.
 type applyEvent struct {
-	now    time.Time
-	change int // index, or -1
-	err    error
-	stop   error
+	now      time.Time
+	change   int // index, or -1
+	err      error
+	stop     error
+	obsolete func(Change) bool // with stop: what is not even wanted any more
 }
 
 // applyEffects are what to do next.
 type applyEffects struct {
-	start []int     // changes to ask the Actuator for
-	wake  time.Time // when to send a time event at the latest; zero: never
-	over  bool      // every change has ended
+	start  []int     // changes to ask the Actuator for
+	cancel []int     // running changes to cut off
+	wake   time.Time // when to send a time event at the latest; zero: never
+	over   bool      // every change has ended
 }
 
 func (s *applyState) step(e applyEvent) applyEffects {
@@ -147,6 +151,14 @@ func (s *applyState) step(e applyEvent) applyEffects {
 	}
 	if e.stop != nil && s.stopped == nil {
 		s.stop(e.stop)
+	}
+	var out applyEffects
+	if e.obsolete != nil {
+		for i, c := range s.plan {
+			if s.status[i] == running && e.obsolete(c) {
+				out.cancel = append(out.cancel, i)
+			}
+		}
 	}
 	s.resting = slices.DeleteFunc(s.resting, func(i int) bool {
 		if s.again[i].After(e.now) {
@@ -162,7 +174,6 @@ func (s *applyState) step(e applyEvent) applyEffects {
 			s.enter(s.current)
 		}
 	}
-	var out applyEffects
 	for len(s.queue) > 0 && s.running < s.limit {
 		i := s.queue[0]
 		s.queue = s.queue[1:]
@@ -264,17 +275,50 @@ func (s *applyState) outcomes() []Outcome {
 	return out
 }
 
+// lookout is how an application learns that it has been overtaken.
+type lookout struct {
+	poke     <-chan struct{} // somebody asks for a look
+	interval time.Duration   // the longest time between two looks
+	// look tells what has come to take the plan's place; nil: nothing.
+	look func(ctx context.Context) *overtaken
+}
+
+// overtaken is why a plan's application ends early, and which of its changes
+// are not wanted any more.
+type overtaken struct {
+	why      error
+	obsolete func(Change) bool
+}
+
 // driveApply runs the engine: at most limit changes at once, each in its own
 // goroutine, none of which outlives the call.
-func driveApply(ctx context.Context, p *Plan, act Actuator, retry Retry, limit int, clock Clock, ended func(Outcome)) *Result {
+func driveApply(ctx context.Context, p *Plan, act Actuator, retry Retry, limit int, clock Clock, l *lookout, ended func(Outcome)) *Result {
 	s := newApplyState(p, retry, limit)
 	type end struct {
 		change int
 		err    error
 	}
 	ends := make(chan end)
+	cut := make([]context.CancelCauseFunc, len(s.plan))
 	cancelled := ctx.Done()
 	event := applyEvent{change: -1}
+	res := &Result{Plan: p}
+
+	looks := make(chan *overtaken)
+	looking := false
+	lookCtx, stopLooking := context.WithCancel(ctx)
+	defer func() {
+		stopLooking()
+		if looking {
+			<-looks
+		}
+	}()
+	look := func() {
+		looking = true
+		go func() { looks <- l.look(lookCtx) }()
+	}
+	var tick <-chan time.Time
+
 	for {
 		event.now = clock.Now()
 		// A context that is over stops the engine whatever woke it, so that
@@ -283,19 +327,40 @@ func driveApply(ctx context.Context, p *Plan, act Actuator, retry Retry, limit i
 			event.stop, cancelled = context.Cause(ctx), nil
 		}
 		effects := s.step(event)
+		for _, i := range effects.cancel {
+			cut[i](event.stop)
+		}
 		for _, i := range effects.start {
-			go func() { ends <- end{i, act.Apply(ctx, s.plan[i])} }()
+			one, cancel := context.WithCancelCause(ctx)
+			cut[i] = cancel
+			go func() {
+				err := act.Apply(one, s.plan[i])
+				if why := context.Cause(one); err != nil && ctx.Err() == nil && why != nil {
+					err = fmt.Errorf("%w: %w", why, err)
+				}
+				cancel(nil)
+				ends <- end{i, err}
+			}()
 		}
 		if effects.over {
-			return &Result{Plan: p, Outcomes: s.outcomes()}
+			res.Outcomes = s.outcomes()
+			return res
+		}
+		var poke <-chan struct{}
+		if l != nil && !looking {
+			poke = l.poke
+			if tick == nil {
+				tick = clock.After(l.interval)
+			}
 		}
 		var wake <-chan time.Time
 		if !effects.wake.IsZero() {
 			wake = clock.After(effects.wake.Sub(event.now))
 		}
+		event = applyEvent{change: -1}
 		select {
 		case e := <-ends:
-			event = applyEvent{change: e.change, err: e.err}
+			event.change, event.err = e.change, e.err
 			if ended != nil {
 				o := Outcome{Change: s.plan[e.change], Attempts: s.tries[e.change], Err: e.err}
 				if e.err != nil {
@@ -304,9 +369,20 @@ func driveApply(ctx context.Context, p *Plan, act Actuator, retry Retry, limit i
 				ended(o)
 			}
 		case <-wake:
-			event = applyEvent{change: -1}
 		case <-cancelled:
-			event = applyEvent{change: -1}
+		case <-poke:
+			look()
+		case <-tick:
+			tick = nil
+			if !looking {
+				look()
+			}
+		case o := <-looks:
+			looking = false
+			if o != nil {
+				res.overtaken = true
+				event.stop, event.obsolete = o.why, o.obsolete
+			}
 		}
 	}
 }

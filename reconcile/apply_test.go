@@ -26,6 +26,9 @@ func (d *stepper) step(e applyEvent) string {
 	for _, i := range eff.start {
 		out = append(out, "start "+d.s.plan[i].Key.Name)
 	}
+	for _, i := range eff.cancel {
+		out = append(out, "cancel "+d.s.plan[i].Key.Name)
+	}
 	if !eff.wake.IsZero() {
 		out = append(out, "wake "+eff.wake.Sub(d.now).String())
 	}
@@ -57,6 +60,7 @@ func TestApplyEngine(t *testing.T) {
 		name string // change that ended; "" otherwise
 		err  error
 		stop error
+		gone string // running change that is not wanted any more
 		pass time.Duration
 		want string
 	}
@@ -123,6 +127,21 @@ func TestApplyEngine(t *testing.T) {
 			events: []event{{want: "start a"}, {stop: context.Canceled}, {name: "a", want: "over"}},
 			want:   []string{"a 1 <nil>", "b 0 reconcile: apply Job/b: held: context canceled"},
 		},
+		{
+			name: "overtaken: what is running and still wanted goes on", plan: plan("a b", "c"), limit: 2,
+			events: []event{{want: "start a, start b"}, {stop: ErrStale, gone: "a", want: "cancel a"}, {name: "a", err: transient}, {name: "b", want: "over"}},
+			want:   []string{"a 1 reconcile: apply Job/a: try later", "b 1 <nil>", "c 0 reconcile: apply Job/c: held: stale plan"},
+		},
+		{
+			name: "overtaken twice", plan: plan("a b c"), limit: 2,
+			events: []event{{want: "start a, start b"}, {stop: ErrStale, gone: "c"}, {stop: ErrStale, gone: "b", want: "cancel b"}, {name: "b", err: transient}, {name: "a", want: "over"}},
+			want:   []string{"a 1 <nil>", "b 1 reconcile: apply Job/b: try later", "c 0 reconcile: apply Job/c: held: stale plan"},
+		},
+		{
+			name: "overtaken while waiting to try again", plan: plan("a"), limit: 1,
+			events: []event{{want: "start a"}, {name: "a", err: transient, want: "wake " + p1.String()}, {stop: ErrStale, gone: "a", want: "over"}},
+			want:   []string{"a 1 reconcile: apply Job/a: try later"},
+		},
 		{name: "called off before it began", plan: plan("a", "b"), limit: 1, events: []event{{stop: context.Canceled, want: "over"}},
 			want: []string{"a 0 reconcile: apply Job/a: held: context canceled", "b 0 reconcile: apply Job/b: held: context canceled"}},
 	}
@@ -132,6 +151,9 @@ func TestApplyEngine(t *testing.T) {
 			for i, e := range tt.events {
 				d.now = d.now.Add(e.pass)
 				ev := applyEvent{change: -1, err: e.err, stop: e.stop}
+				if e.gone != "" {
+					ev.obsolete = func(c Change) bool { return c.Key.Name == e.gone }
+				}
 				if e.name != "" {
 					ev.change = d.s.index[Key{Kind: "Job", Name: e.name}]
 				}
@@ -207,7 +229,7 @@ func TestDriveApply(t *testing.T) {
 		return nil
 	})
 	attempts := 0
-	res := driveApply(t.Context(), p, act, Retry{}, 4, &leap{}, func(Outcome) { attempts++ })
+	res := driveApply(t.Context(), p, act, Retry{}, 4, &leap{}, nil, func(Outcome) { attempts++ })
 	if err := res.Err(); err != nil {
 		t.Error(err)
 	}
@@ -235,7 +257,7 @@ func TestDriveApplyCancelled(t *testing.T) {
 		cancel(why)
 		<-ctx.Done()
 		return ctx.Err()
-	}), Retry{}, 3, &leap{}, nil)
+	}), Retry{}, 3, &leap{}, nil, nil)
 	if len(asked) > 3 {
 		t.Errorf("%v were started after the end", asked)
 	}
@@ -263,6 +285,6 @@ func BenchmarkApply10k(b *testing.B) {
 	act := applyFunc(func(context.Context, Change) error { return nil })
 	b.ReportAllocs()
 	for b.Loop() {
-		driveApply(b.Context(), p, act, Retry{}, 8, SystemClock{}, nil)
+		driveApply(b.Context(), p, act, Retry{}, 8, SystemClock{}, nil, nil)
 	}
 }

@@ -46,7 +46,14 @@
 //     and the other way round. A circle is an error that names it.
 //  7. The values of Secrets show in no plan's text or JSON.
 //  8. A round that finds nothing to do writes nothing, to target or store.
-//  9. No goroutine outlives the call that started it, inputs are never
+//  9. A broken push or an unreachable server does not stop drift correction:
+//     what the source declared last, and could be planned, stays in force
+//     until it declares something better. A call that hangs ends after
+//     [Options].CallTimeout and delays a round no longer.
+//  10. A newer revision waits for no older one: changes that wait, and those
+//     that failed, are not tried any more; those being made whose declaration
+//     it changes are cut off; and a new plan is made at once.
+//  11. No goroutine outlives the call that started it, inputs are never
 //     changed, and time is [Options].Clock.
 //
 // # What happens on failure
@@ -54,9 +61,9 @@
 // A change that fails for a passing reason is tried again with growing pauses
 // ([Retry]). [ErrConflict] and [ErrForbidden] end it for this round,
 // [ErrTerminal] until its declaration or its live object changes. What
-// depends on it is skipped, everything else goes on. When the source, the
-// target or the store fails, the round ends before anything is written and
-// is tried again; [Reconciler.Run] itself ends only with its context. All of
+// depends on it is skipped, everything else goes on. When the source fails,
+// the round goes on with what it declared last; when the target or the store
+// fails, it ends before anything is written and is tried again; [Reconciler.Run] itself ends only with its context. All of
 // it is told to [Options].Observer as [Event] values. A damaged inventory is
 // an error and is never taken for an empty one.
 package reconcile

@@ -8,6 +8,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -172,6 +173,7 @@ func TestOptions(t *testing.T) {
 	for name, o := range map[string]reconcile.Options{
 		"Source": {Actuator: target}, "Actuator": {Source: src},
 		"Interval":    {Source: src, Actuator: target, Interval: -1},
+		"CallTimeout": {Source: src, Actuator: target, CallTimeout: -1},
 		"Concurrency": {Source: src, Actuator: target, Concurrency: -1},
 		"Gates":       {Source: src, Actuator: target, Gates: []reconcile.Gate{nil}},
 		"Ceded":       {Source: src, Actuator: target, Ceded: []reconcile.Ceded{{Path: "a..b"}}},
@@ -527,6 +529,24 @@ func (s seen) wait(t *testing.T, kind reconcile.EventKind, revision string) reco
 	}
 }
 
+// pass lets time pass until there is such an event.
+func (s seen) pass(t *testing.T, clock *manual, kind reconcile.EventKind, revision string) reconcile.Event {
+	t.Helper()
+	late := time.After(20 * time.Second) // only when it fails
+	for {
+		select {
+		case e := <-s:
+			if e.Kind == kind && e.Revision == revision {
+				return e
+			}
+		case d := <-clock.waits:
+			clock.Advance(d)
+		case <-late:
+			t.Fatalf("no %s of %s", kind, revision)
+		}
+	}
+}
+
 // watched tells when a Watch has begun.
 type watched struct {
 	*memory.Target
@@ -612,8 +632,7 @@ func TestRunSourceDownAndUp(t *testing.T) {
 	}
 	events.wait(t, reconcile.CycleFailed, "")
 	src.Set(state("r1", thing("Job/a")), nil)
-	clock.Advance(<-clock.waits)
-	events.wait(t, reconcile.Synced, "r1")
+	events.pass(t, clock, reconcile.Synced, "r1")
 	if d := cmp.Diff([]string{"Create Job/a"}, applied(target)); d != "" {
 		t.Error(d)
 	}
@@ -632,16 +651,279 @@ func (s stubborn) Apply(ctx context.Context, c reconcile.Change) error {
 func TestRunDoesNotStorm(t *testing.T) {
 	src, target, clock := &memory.Source{}, stubborn{&memory.Target{}}, newManual()
 	src.Set(state("r1", thing("Job/a", "n", int64(1))), nil)
-	start(t, reconcile.Options{Source: src, Actuator: target, Clock: clock})
+	start(t, reconcile.Options{Source: src, Actuator: target, Clock: clock, Interval: time.Hour})
 	last := 0
-	for range 8 { // each further round waits for the clock
+	for n := 0; n < 8; { // each further round waits for the clock
 		d := <-clock.waits
+		if d == time.Hour {
+			continue // an application's look at the source
+		}
+		n++
 		if n := len(target.Applied()); n > last+4 {
 			t.Fatalf("%d writes since the last pause", n-last)
 		} else {
 			last = n
 		}
 		clock.Advance(d)
+	}
+}
+
+// slow is a target whose attempts at some keys go on until their context ends
+// or the test ends them.
+type slow struct {
+	*memory.Target
+	began chan reconcile.Change
+	end   chan error
+}
+
+func (s slow) Apply(ctx context.Context, c reconcile.Change) error {
+	if f, _ := c.Desired["spec"].(object); f["slow"] != true {
+		return s.Target.Apply(ctx, c)
+	}
+	select {
+	case s.began <- c:
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+	select {
+	case <-ctx.Done():
+		return ctx.Err()
+	case err := <-s.end:
+		return err
+	}
+}
+
+// A rollout that never gets ready does not keep the revert waiting.
+func TestRunOvertaken(t *testing.T) {
+	good := state("r1", thing("Job/a", "n", int64(1)), thing("Job/b", "n", int64(1)))
+	bad := state("r2", thing("Job/a", "n", int64(2), "slow", true), thing("Job/b", "n", int64(1)))
+	fix := state("r3", thing("Job/a", "n", int64(3)), thing("Job/b", "n", int64(1)))
+	begin := func(t *testing.T) (*memory.Source, slow, *manual, *reconcile.Reconciler, seen) {
+		src, clock := &memory.Source{}, newManual()
+		target := slow{&memory.Target{}, make(chan reconcile.Change), make(chan error)}
+		src.Set(good, nil)
+		r, events := start(t, reconcile.Options{Source: src, Actuator: target, Clock: clock, Interval: time.Hour})
+		events.wait(t, reconcile.Synced, "r1")
+		src.Set(bad, nil)
+		r.Trigger()
+		<-target.began
+		return src, target, clock, r, events
+	}
+	check := func(t *testing.T, target slow, e reconcile.Event) {
+		t.Helper()
+		if !errors.Is(e.Err, reconcile.ErrStale) || !strings.Contains(e.Error, "the source is at revision r3 now") {
+			t.Errorf("%v", e.Err)
+		}
+		if n := spec(t, target.Target, "Job/a")["n"]; n != int64(3) {
+			t.Errorf("n is %v", n)
+		}
+	}
+	t.Run("while it is tried", func(t *testing.T) {
+		src, target, clock, r, events := begin(t)
+		src.Set(fix, nil)
+		r.Trigger()
+		e := events.wait(t, reconcile.ApplyFailed, "r2")
+		events.wait(t, reconcile.Synced, "r3")
+		check(t, target, e)
+		if now := clock.Now(); !now.IsZero() {
+			t.Errorf("it took until %v", now)
+		}
+	})
+	t.Run("seen at the interval", func(t *testing.T) {
+		src, target, clock, _, events := begin(t)
+		src.Set(fix, nil)
+		for d := time.Duration(0); d != time.Hour; {
+			d = <-clock.waits
+		}
+		clock.Advance(time.Hour)
+		e := events.pass(t, clock, reconcile.ApplyFailed, "r2")
+		events.pass(t, clock, reconcile.Synced, "r3")
+		check(t, target, e)
+	})
+	t.Run("while it waits to be tried again", func(t *testing.T) {
+		src, target, clock, r, events := begin(t)
+		target.end <- errors.New("not ready")
+		events.wait(t, reconcile.ApplyFailed, "r2")
+		src.Set(fix, nil)
+		r.Trigger()
+		events.wait(t, reconcile.Synced, "r3")
+		if now := clock.Now(); !now.IsZero() {
+			t.Errorf("it took until %v", now)
+		}
+	})
+	t.Run("what is still wanted is not cut off", func(t *testing.T) {
+		src, target, _, r, events := begin(t)
+		src.Set(state("r3", thing("Job/a", "n", int64(2), "slow", true), thing("Job/b", "n", int64(2))), nil)
+		r.Trigger()
+		target.end <- target.Target.Apply(t.Context(), reconcile.Change{Action: reconcile.Update, Key: key("Job/a"), Desired: thing("Job/a", "n", int64(2), "slow", true).Object})
+		events.wait(t, reconcile.Synced, "r3")
+		if n := spec(t, target.Target, "Job/b")["n"]; n != int64(2) {
+			t.Errorf("n is %v", n)
+		}
+	})
+	t.Run("a broken push overtakes nothing", func(t *testing.T) {
+		src, target, _, r, events := begin(t)
+		src.Set(nil, errors.New("line 3 is not YAML"))
+		r.Trigger()
+		target.end <- nil
+		events.wait(t, reconcile.Applied, "r2")
+	})
+}
+
+// Sync alone ends early, too, and says why.
+func TestSyncOvertaken(t *testing.T) {
+	src := &memory.Source{}
+	target := slow{&memory.Target{}, make(chan reconcile.Change), make(chan error)}
+	r := newReconciler(t, reconcile.Options{Source: src, Actuator: target, Clock: newManual()})
+	src.Set(state("r1", thing("Job/a", "slow", true), thing("Job/b", "depends-on", "Job/a")), nil)
+	ended := make(chan error)
+	go func() {
+		_, err := r.Sync(t.Context())
+		ended <- err
+	}()
+	<-target.began
+	src.Set(state("r2", thing("Job/b")), nil)
+	r.Trigger()
+	if err := <-ended; !errors.Is(err, reconcile.ErrStale) || !errors.Is(err, reconcile.ErrHeld) || !errors.Is(err, context.Canceled) {
+		t.Errorf("%v", err)
+	}
+	mustSync(t, r)
+	if d := cmp.Diff([]string{"Create Job/b"}, applied(target.Target)); d != "" {
+		t.Error(d)
+	}
+}
+
+// A source that fails keeps nobody from correcting drift to what it declared
+// last.
+func TestDriftIsCorrectedWithoutSource(t *testing.T) {
+	cycle := state("r2", thing("Job/a", "depends-on", "Job/b"), thing("Job/b", "depends-on", "Job/a"))
+	for name, fail := range map[string]func(*memory.Source){
+		"server down":   func(s *memory.Source) { s.Set(nil, errors.New("down")) },
+		"empty":         func(s *memory.Source) { s.Set(state("r2"), nil) },
+		"not plannable": func(s *memory.Source) { s.Set(cycle, nil) },
+	} {
+		t.Run(name, func(t *testing.T) {
+			src, target := &memory.Source{}, &memory.Target{}
+			var events []string
+			r := newReconciler(t, reconcile.Options{Source: src, Actuator: target, Observer: func(e reconcile.Event) {
+				if e.Kind == reconcile.CycleFailed || e.Kind == reconcile.Synced {
+					events = append(events, string(e.Kind))
+				}
+			}})
+			src.Set(state("r1", thing("Job/a", "n", int64(1))), nil)
+			mustSync(t, r)
+			mustSync(t, r)
+			fail(src)
+			for range 3 {
+				_ = target.Edit(key("Job/a"), func(o object) object { o["spec"].(object)["n"] = int64(9); return o })
+				if p, err := r.Sync(t.Context()); err == nil || p.Len() != 1 || p.Revision != "r1" || spec(t, target, "Job/a")["n"] != int64(1) {
+					t.Errorf("%v\n%s", err, p)
+				}
+			}
+			if p, err := r.Sync(t.Context()); err == nil || !p.Empty() {
+				t.Errorf("%v\n%s", err, p)
+			}
+			if _, err := r.Plan(t.Context()); err == nil {
+				t.Error("a plan that somebody asks for is not for what was last declared")
+			}
+			src.Set(state("r3", thing("Job/a", "n", int64(1))), nil)
+			mustSync(t, r)
+			if d := cmp.Diff([]string{"Synced", "CycleFailed", "Synced"}, events); d != "" {
+				t.Error(d)
+			}
+		})
+	}
+}
+
+// hanging is a source and a target that do not answer.
+type hanging struct {
+	memory.Source
+	memory.Target
+	fetch, observe, review atomic.Bool
+}
+
+func (h *hanging) Fetch(ctx context.Context) (*reconcile.State, error) {
+	if h.fetch.Load() {
+		<-ctx.Done()
+		return nil, ctx.Err()
+	}
+	return h.Source.Fetch(ctx)
+}
+
+func (h *hanging) Observe(ctx context.Context) (*reconcile.State, error) {
+	if h.observe.Load() {
+		<-ctx.Done()
+		return nil, ctx.Err()
+	}
+	return h.Target.Observe(ctx)
+}
+
+func (h *hanging) Review(ctx context.Context, _ *reconcile.Plan) (reconcile.Verdict, error) {
+	if h.review.Load() {
+		<-ctx.Done()
+		return reconcile.Verdict{}, ctx.Err()
+	}
+	return reconcile.Verdict{}, nil
+}
+
+func TestNothingHangs(t *testing.T) {
+	h := &hanging{}
+	r := newReconciler(t, reconcile.Options{Source: h, Actuator: h, Gates: []reconcile.Gate{h}, CallTimeout: time.Millisecond})
+	h.Set(state("r1", thing("Job/a", "n", int64(1))), nil)
+	sync := func() (*reconcile.Plan, error) {
+		p, err := r.Sync(t.Context())
+		if err != nil && (!errors.Is(err, context.DeadlineExceeded) || !strings.Contains(err.Error(), "no answer within 1ms")) {
+			t.Errorf("%v", err)
+		}
+		return p, err
+	}
+	h.fetch.Store(true)
+	if _, err := sync(); err == nil {
+		t.Error("no error")
+	}
+	h.fetch.Store(false)
+	for _, err := sync(); err != nil || len(h.Keys()) == 0; _, err = sync() {
+	}
+	h.fetch.Store(true)
+	_ = h.Edit(key("Job/a"), func(object) object { return nil })
+	if p, err := sync(); err == nil || p.Len() != 1 || len(h.Keys()) != 1 {
+		t.Errorf("%v\n%s", err, p)
+	}
+	h.fetch.Store(false)
+	h.observe.Store(true)
+	if _, err := sync(); err == nil {
+		t.Error("no error")
+	}
+	h.observe.Store(false)
+	h.review.Store(true)
+	h.Set(state("r2", thing("Job/a", "n", int64(2))), nil)
+	if p, err := sync(); err != nil || len(p.Held) != 1 || !strings.Contains(p.Held[0].Reason, "no answer") {
+		t.Errorf("%v\n%s", err, p)
+	}
+}
+
+// Who waits for a turn waits as long as its context.
+func TestWaitingForATurn(t *testing.T) {
+	src := &memory.Source{}
+	target := slow{&memory.Target{}, make(chan reconcile.Change), make(chan error)}
+	r := newReconciler(t, reconcile.Options{Source: src, Actuator: target, Clock: newManual()})
+	src.Set(state("r1", thing("Job/a", "slow", true)), nil)
+	ended := make(chan error)
+	go func() {
+		_, err := r.Sync(t.Context())
+		ended <- err
+	}()
+	<-target.began
+	ctx, cancel := context.WithCancel(t.Context())
+	got := make(chan error)
+	go func() { _, err := r.Plan(ctx); got <- err }()
+	cancel()
+	if err := <-got; !errors.Is(err, context.Canceled) {
+		t.Errorf("%v", err)
+	}
+	target.end <- nil
+	if err := <-ended; err != nil {
+		t.Error(err)
 	}
 }
 

@@ -29,6 +29,11 @@ type Options struct {
 	// Interval is the longest time between two looks at the source and at
 	// the live state; 0 means 30 s.
 	Interval time.Duration
+	// CallTimeout is the longest time that one call of Source.Fetch,
+	// Actuator.Observe or a Gate's Review may take, on the machine's clock; the
+	// call's context ends then. 0 means 30 s. Actuator.Apply has no such limit:
+	// the Actuator knows how long a change may take.
+	CallTimeout time.Duration
 	// Concurrency is how many changes are made at once; 0 means 8.
 	Concurrency int
 	// Retry says how failing changes are tried again.
@@ -60,6 +65,8 @@ func (o *Options) validate() error {
 		return bad("Actuator is nil")
 	case o.Interval < 0:
 		return bad(fmt.Sprintf("Interval %v is negative", o.Interval))
+	case o.CallTimeout < 0:
+		return bad(fmt.Sprintf("CallTimeout %v is negative", o.CallTimeout))
 	case o.Concurrency < 0:
 		return bad(fmt.Sprintf("Concurrency %d is negative", o.Concurrency))
 	case slices.Contains(o.Gates, nil):
@@ -80,6 +87,7 @@ func (o *Options) validate() error {
 		return err
 	}
 	o.Interval = cmp.Or(o.Interval, 30*time.Second)
+	o.CallTimeout = cmp.Or(o.CallTimeout, 30*time.Second)
 	o.Concurrency = cmp.Or(o.Concurrency, 8)
 	if o.Store == nil {
 		o.Store = &MemoryStore{}
@@ -111,8 +119,10 @@ const (
 	Synced EventKind = "Synced"
 	// HealthChanged: the health of a declared resource is another one.
 	HealthChanged EventKind = "HealthChanged"
-	// CycleFailed: a round ended early: the source, the live state, a plan
-	// or the store failed. It is tried again.
+	// CycleFailed: a round could not do all of its work: the source, the live
+	// state, a plan or the store failed. It is tried again. Where only the
+	// source fails and the round goes on with what it declared last, the same
+	// failure is reported once.
 	CycleFailed EventKind = "CycleFailed"
 )
 
@@ -139,21 +149,78 @@ type Reconciler struct {
 	opts   Options
 	rules  rules
 	poke   chan struct{} // somebody asks for a round
+	look   chan struct{} // the same, for an application that is under way
 	stir   chan struct{} // the target moved
-	mu     sync.Mutex    // one round at a time
+	turn   chan struct{} // holds an element while a round is under way
 	events sync.Mutex    // one event at a time
 
-	// What was reported last, so that only changes are; guarded by mu.
+	// What was reported last, so that only changes are; of the round.
 	started  bool
 	revision string
 	health   map[Key]Health
 	dirty    bool
 	held     string
+	failure  string // the source's, where rounds go on without it
 
-	// What rounds remember of each other; guarded by mu.
-	inv    *Inventory       // as the Store has it; nil when that is not known
-	gaveUp map[Key]hopeless // changes that failed for good
-	calm   calm             // the last round that had nothing to do
+	// What rounds remember of each other.
+	inv      *Inventory       // as the Store has it; nil when that is not known
+	accepted *State           // the last desired state that could be planned
+	gaveUp   map[Key]hopeless // changes that failed for good
+	calm     calm             // the last round that had nothing to do
+}
+
+// enter waits for its turn: one round at a time.
+func (r *Reconciler) enter(ctx context.Context) error {
+	if err := ctx.Err(); err != nil {
+		return err
+	}
+	select {
+	case r.turn <- struct{}{}:
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
+func (r *Reconciler) leave() { <-r.turn }
+
+// call bounds one call of the outside world.
+func (r *Reconciler) call(ctx context.Context, do func(ctx context.Context) error) error {
+	late := fmt.Errorf("no answer within %v: %w", r.opts.CallTimeout, context.DeadlineExceeded)
+	inner, cancel := context.WithTimeoutCause(ctx, r.opts.CallTimeout, late)
+	defer cancel()
+	err := do(inner)
+	if err != nil && ctx.Err() == nil && inner.Err() != nil && errors.Is(err, inner.Err()) {
+		return late
+	}
+	return err
+}
+
+// fetch gives the desired state.
+func (r *Reconciler) fetch(ctx context.Context) (s *State, err error) {
+	err = r.call(ctx, func(ctx context.Context) error {
+		s, err = r.opts.Source.Fetch(ctx)
+		return err
+	})
+	if err == nil && s.Len() == 0 && !r.opts.AllowEmpty {
+		err = fmt.Errorf("revision %q: %w", s.Revision(), ErrEmptySource)
+	}
+	if err != nil {
+		return nil, &Error{Op: "fetch desired state", Err: err}
+	}
+	return s, nil
+}
+
+// observe gives the live state.
+func (r *Reconciler) observe(ctx context.Context) (s *State, err error) {
+	err = r.call(ctx, func(ctx context.Context) error {
+		s, err = r.opts.Actuator.Observe(ctx)
+		return err
+	})
+	if err != nil {
+		return nil, &Error{Op: "observe live state", Err: err}
+	}
+	return s, nil
 }
 
 // hopeless is a change that failed with an error that only other input can
@@ -184,7 +251,9 @@ func New(opts Options) (*Reconciler, error) {
 		opts:   opts,
 		rules:  rules{target: opts.Target, brake: opts.Brake},
 		poke:   make(chan struct{}, 1),
+		look:   make(chan struct{}, 1),
 		stir:   make(chan struct{}, 1),
+		turn:   make(chan struct{}, 1),
 		health: map[Key]Health{},
 		gaveUp: map[Key]hopeless{},
 	}
@@ -198,9 +267,13 @@ func New(opts Options) (*Reconciler, error) {
 	return r, nil
 }
 
-// Trigger asks a running [Reconciler.Run] for a round now. It never blocks;
-// several triggers before the round are one.
-func (r *Reconciler) Trigger() { nudge(r.poke) }
+// Trigger asks a running [Reconciler.Run] for a round now, and an application
+// that is under way to look whether the source has a newer revision. It never
+// blocks; several triggers before the round are one.
+func (r *Reconciler) Trigger() {
+	nudge(r.look)
+	nudge(r.poke)
+}
 
 func nudge(c chan struct{}) {
 	select {
@@ -212,13 +285,28 @@ func nudge(c chan struct{}) {
 // Plan compares the source with the live state and gives what Apply would
 // do, after all gates have reviewed it. It changes nothing on the target.
 func (r *Reconciler) Plan(ctx context.Context) (*Plan, error) {
-	r.mu.Lock()
-	defer r.mu.Unlock()
+	if err := r.enter(ctx); err != nil {
+		return nil, err
+	}
+	defer r.leave()
 	inv, err := r.load(ctx)
 	if err != nil {
 		return nil, err
 	}
-	return r.plan(ctx, inv, nil)
+	return r.fresh(ctx, inv)
+}
+
+// fresh makes a plan from what the source and the target say now.
+func (r *Reconciler) fresh(ctx context.Context, inv *Inventory) (*Plan, error) {
+	desired, err := r.fetch(ctx)
+	if err != nil {
+		return nil, err
+	}
+	live, err := r.observe(ctx)
+	if err != nil {
+		return nil, err
+	}
+	return r.plan(ctx, desired, live, inv, nil)
 }
 
 // load reads the inventory from the store.
@@ -248,18 +336,7 @@ func (r *Reconciler) save(ctx context.Context, v *Inventory) error {
 
 // plan makes a plan and has it reviewed. Changes whose input is in gaveUp are
 // held.
-func (r *Reconciler) plan(ctx context.Context, inv *Inventory, gaveUp map[Key]hopeless) (*Plan, error) {
-	desired, err := r.opts.Source.Fetch(ctx)
-	if err != nil {
-		return nil, &Error{Op: "fetch desired state", Err: err}
-	}
-	if desired.Len() == 0 && !r.opts.AllowEmpty {
-		return nil, &Error{Op: "fetch desired state", Err: fmt.Errorf("revision %q: %w", desired.Revision(), ErrEmptySource)}
-	}
-	live, err := r.opts.Actuator.Observe(ctx)
-	if err != nil {
-		return nil, &Error{Op: "observe live state", Err: err}
-	}
+func (r *Reconciler) plan(ctx context.Context, desired, live *State, inv *Inventory, gaveUp map[Key]hopeless) (*Plan, error) {
 	if r.calm.inv == inv && r.calm.of(&Plan{desired: desired, live: live}) {
 		p := *r.calm.plan
 		p.Made = r.opts.Clock.Now()
@@ -271,8 +348,9 @@ func (r *Reconciler) plan(ctx context.Context, inv *Inventory, gaveUp map[Key]ho
 	}
 	p, err := makePlan(r.rules, desired, live, base)
 	if err != nil {
-		return nil, &Error{Op: "plan revision " + ShortRevision(desired.Revision()), Err: err}
+		return nil, &Error{Op: "plan revision " + ShortRevision(desired.Revision()), Err: unplannable{err}}
 	}
+	r.accepted = desired
 	p.live, p.made = live, true
 	p.Made = r.opts.Clock.Now()
 	if len(gaveUp) > 0 {
@@ -291,6 +369,12 @@ func (r *Reconciler) plan(ctx context.Context, inv *Inventory, gaveUp map[Key]ho
 	}
 	return p, nil
 }
+
+// unplannable is an error of the declarations: another live state or another
+// try does not help.
+type unplannable struct{ error }
+
+func (e unplannable) Unwrap() error { return e.error }
 
 // inputOf identifies what a change depends on.
 func inputOf(c Change) string {
@@ -323,7 +407,11 @@ func (r *Reconciler) review(ctx context.Context, p *Plan, inv *Inventory) error 
 func (r *Reconciler) ask(ctx context.Context, p *Plan) (verdicts []Verdict, blocked map[Key]Held, whole *Held, err error) {
 	blocked = map[Key]Held{}
 	for _, g := range r.opts.Gates {
-		v, err := g.Review(ctx, p)
+		var v Verdict
+		err := r.call(ctx, func(ctx context.Context) (err error) {
+			v, err = g.Review(ctx, p)
+			return err
+		})
 		v.Gate = cmp.Or(v.Gate, fmt.Sprintf("%T", g))
 		if err != nil {
 			if ctx.Err() != nil {
@@ -425,8 +513,10 @@ func (r *Reconciler) Apply(ctx context.Context, p *Plan) (*Result, error) {
 	if p == nil {
 		return nil, fmt.Errorf("reconcile: apply: plan is nil: %w", ErrInvalid)
 	}
-	r.mu.Lock()
-	defer r.mu.Unlock()
+	if err := r.enter(ctx); err != nil {
+		return nil, err
+	}
+	defer r.leave()
 	if p.Target != r.opts.Target {
 		return nil, fmt.Errorf("reconcile: apply: plan is for target %q, not %q: %w", p.Target, r.opts.Target, ErrInvalid)
 	}
@@ -449,7 +539,7 @@ func (r *Reconciler) Apply(ctx context.Context, p *Plan) (*Result, error) {
 
 // remade gives the plan that p, which was read from JSON, stands for.
 func (r *Reconciler) remade(ctx context.Context, p *Plan, inv *Inventory) (*Plan, error) {
-	again, err := r.plan(ctx, inv, nil)
+	again, err := r.fresh(ctx, inv)
 	if err != nil {
 		return nil, err
 	}
@@ -462,9 +552,9 @@ func (r *Reconciler) remade(ctx context.Context, p *Plan, inv *Inventory) (*Plan
 
 // current makes sure that the source still declares what the plan is for.
 func (r *Reconciler) current(ctx context.Context, p *Plan) error {
-	desired, err := r.opts.Source.Fetch(ctx)
+	desired, err := r.fetch(ctx)
 	if err != nil {
-		return &Error{Op: "fetch desired state", Err: err}
+		return err
 	}
 	if desired.Revision() != p.Revision {
 		return fmt.Errorf("reconcile: apply: plan is for revision %s, source is at %s: %w",
@@ -479,6 +569,26 @@ func (r *Reconciler) current(ctx context.Context, p *Plan) error {
 		}
 	}
 	return nil
+}
+
+// overtaken looks whether the source has something newer than the plan.
+func (r *Reconciler) overtaken(ctx context.Context, p *Plan) *overtaken {
+	desired, err := r.fetch(ctx)
+	if err != nil || desired == p.desired {
+		return nil // a failure is the next round's
+	}
+	obsolete := func(c Change) bool {
+		was, declared := p.desired.Get(c.Key)
+		is, still := desired.Get(c.Key)
+		return declared != still || declared && !same(was.Object, is.Object)
+	}
+	if desired.Revision() == p.Revision && !slices.ContainsFunc(slices.Collect(p.Changes()), obsolete) {
+		return nil
+	}
+	if _, err := makePlan(r.rules, desired, p.live, (*Inventory)(nil).Clone()); err != nil {
+		return nil // what cannot be planned takes nobody's place
+	}
+	return &overtaken{fmt.Errorf("the source is at revision %s now: %w", ShortRevision(desired.Revision()), ErrStale), obsolete}
 }
 
 func (r *Reconciler) apply(ctx context.Context, p *Plan, inv *Inventory) (*Result, error) {
@@ -514,7 +624,8 @@ func (r *Reconciler) apply(ctx context.Context, p *Plan, inv *Inventory) (*Resul
 		}
 		next = next.Clone() // the store may hold on to the other
 	}
-	res := driveApply(ctx, p, r.opts.Actuator, r.opts.Retry, r.opts.Concurrency, r.opts.Clock, func(o Outcome) {
+	lookout := &lookout{r.look, r.opts.Interval, func(ctx context.Context) *overtaken { return r.overtaken(ctx, p) }}
+	res := driveApply(ctx, p, r.opts.Actuator, r.opts.Retry, r.opts.Concurrency, r.opts.Clock, lookout, func(o Outcome) {
 		kind := Applied
 		if o.Err != nil {
 			kind = ApplyFailed
@@ -621,35 +732,54 @@ func (r *Reconciler) Run(ctx context.Context) error {
 		defer cancel()
 		wg.Go(func() { r.watch(ctx, w) })
 	}
-	r.mu.Lock()
+	if err := r.enter(ctx); err != nil {
+		return err
+	}
 	r.inv = nil // another process may have had its turn
-	r.mu.Unlock()
+	r.leave()
 	// quick is how many rounds in a row may be restless, that is find
 	// something to change or fail, before live changes have to wait.
 	const quick = 3
+	pause := func(n int) time.Duration {
+		return r.opts.Retry.pause(Key{Kind: "Cycle", Name: r.opts.Target}, n)
+	}
+	fetch, failing := true, 0
 	for restless := 0; ctx.Err() == nil; {
-		p, err := r.Sync(ctx)
+		o, err := r.sync(ctx, fetch)
+		if o.source == nil {
+			failing = 0
+		} else if fetch {
+			failing++
+		}
+		fetch = true
+		if o.res != nil && o.res.overtaken {
+			continue // what came is new, so this is no fight
+		}
 		wait, stir := r.opts.Interval, r.stir
-		if err == nil && p.Len() == 0 {
+		if err == nil && o.plan.Len() == 0 {
 			restless = 0
 		} else {
 			restless++
-			pause := func(n int) time.Duration {
-				return min(wait, r.opts.Retry.pause(Key{Kind: "Cycle", Name: r.opts.Target}, n))
-			}
 			switch {
 			case restless > quick:
-				wait, stir = pause(restless-quick), nil
+				wait, stir = min(wait, pause(restless-quick)), nil
 			case err != nil:
-				wait = pause(restless)
+				wait = min(wait, pause(restless))
 			default:
+				fetch = failing == 0
 				continue // look at what was done
 			}
+		}
+		if failing > 0 {
+			wait = min(wait, pause(failing))
 		}
 		select {
 		case <-ctx.Done():
 		case <-r.poke:
 		case <-stir:
+			// A source that is down is asked at its own pace, lest what it
+			// takes to fail stands in the way of what moved.
+			fetch = failing == 0
 		case <-r.opts.Clock.After(wait):
 		}
 	}
@@ -673,32 +803,98 @@ func (r *Reconciler) watch(ctx context.Context, w Watcher) {
 }
 
 // Sync is one round of [Reconciler.Run]: plan and apply. It gives the plan
-// that it applied; the error tells what could not be done. Rounds keep the
-// inventory in memory and read it from the Store at the first one, at the
-// start of Run, and after a failed save.
+// that it applied; the error tells what could not be done. Where the source
+// fails, or declares what cannot be planned, Sync goes on with what it declared
+// last, and gives that plan and the source's error. An application that a newer
+// revision overtakes ends early with [ErrStale]: what waits is not begun, what
+// failed is not tried again, and what is being applied and is declared
+// otherwise by now is cut off. Rounds keep the inventory in memory and read it
+// from the Store at the first one, at the start of Run, and after a failed save.
 func (r *Reconciler) Sync(ctx context.Context) (*Plan, error) {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	p, res, err := r.round(ctx)
-	if err != nil && ctx.Err() == nil && (res == nil || r.inv == nil) {
+	o, err := r.sync(ctx, true)
+	if o.source == nil || err == nil {
+		err = cmp.Or(err, o.source)
+	} else {
+		err = errors.Join(o.source, err)
+	}
+	return o.plan, err
+}
+
+// outcome is what a round came to.
+type outcome struct {
+	plan   *Plan
+	res    *Result // nil where nothing was applied
+	source error   // the source's failure, in spite of which the round went on
+}
+
+func (r *Reconciler) sync(ctx context.Context, fetch bool) (outcome, error) {
+	if err := r.enter(ctx); err != nil {
+		return outcome{}, err
+	}
+	defer r.leave()
+	o, err := r.round(ctx, fetch)
+	if err != nil && ctx.Err() == nil && (o.res == nil || r.inv == nil) {
 		r.dirty = true
 		r.emit(Event{Kind: CycleFailed, Revision: r.revision, Err: err})
 	}
-	return p, err
+	return o, err
 }
 
-func (r *Reconciler) round(ctx context.Context) (*Plan, *Result, error) {
-	inv := r.inv
-	if inv == nil {
-		var err error
-		if inv, err = r.load(ctx); err != nil {
-			return nil, nil, err
+// next makes the plan of a round. Without fetch, or where the source fails,
+// it is for what the source declared last, and the failure is given beside it.
+func (r *Reconciler) next(ctx context.Context, fetch bool, inv *Inventory) (p *Plan, source, err error) {
+	desired := r.accepted
+	if fetch || desired == nil {
+		select { // a Trigger until now is answered by this
+		case <-r.look:
+		default:
+		}
+		desired, source = r.fetch(ctx)
+		if source != nil {
+			if ctx.Err() != nil || r.accepted == nil {
+				return nil, nil, source
+			}
+			desired = r.accepted
 		}
 	}
-	p, err := r.plan(ctx, inv, r.gaveUp)
+	live, err := r.observe(ctx)
 	if err != nil {
-		return nil, nil, err
+		return nil, source, err
 	}
+	p, err = r.plan(ctx, desired, live, inv, r.gaveUp)
+	if bad := (unplannable{}); errors.As(err, &bad) && r.accepted != nil && desired != r.accepted {
+		source = err
+		p, err = r.plan(ctx, r.accepted, live, inv, r.gaveUp)
+	}
+	return p, source, err
+}
+
+func (r *Reconciler) round(ctx context.Context, fetch bool) (o outcome, err error) {
+	inv := r.inv
+	if inv == nil {
+		if inv, err = r.load(ctx); err != nil {
+			return o, err
+		}
+	}
+	p, source, err := r.next(ctx, fetch, inv)
+	o.source = source
+	if fetch || source != nil {
+		failure := ""
+		if source != nil {
+			failure = source.Error()
+		}
+		if failure != r.failure {
+			r.dirty = true
+		}
+		if failure != "" && failure != r.failure {
+			r.emit(Event{Kind: CycleFailed, Revision: r.revision, Err: source})
+		}
+		r.failure = failure
+	}
+	if err != nil {
+		return o, err
+	}
+	o.plan = p
 	if p.Revision != r.revision || !r.started {
 		r.revision, r.started = p.Revision, true
 		r.dirty = true
@@ -714,25 +910,25 @@ func (r *Reconciler) round(ctx context.Context) (*Plan, *Result, error) {
 		r.dirty = true
 	}
 	if p.Len() > 0 {
-		res, err := r.apply(ctx, p, inv)
-		return p, res, err
+		o.res, err = r.apply(ctx, p, inv)
+		return o, err
 	}
 	if !r.calm.of(p) || inv != r.calm.inv {
 		if next, changed := settle(p, inv); changed {
 			if err := r.save(ctx, next); err != nil {
-				return p, nil, err
+				return o, err
 			}
 			inv = next
 		}
 	}
 	if p.Empty() {
 		r.calm = calm{p, inv}
-		if r.dirty {
+		if r.dirty && r.failure == "" {
 			r.dirty = false
 			r.emit(Event{Kind: Synced, Revision: p.Revision})
 		}
 	}
-	return p, nil, nil
+	return o, nil
 }
 
 func heldNames(p *Plan) string {
