@@ -29,8 +29,13 @@ type Actuator interface {
 	// with its ctx, which also ends when a newer revision asks for something
 	// else.
 	//
-	// Errors: [ErrConflict], [ErrTerminal], [ErrForbidden]; any other is
-	// taken as transient and retried.
+	// A Delete may return as soon as the target has taken it on: the resource
+	// counts as gone when Observe does not show it any more.
+	//
+	// Errors: [ErrConflict], [ErrTerminal], [ErrForbidden] and [ErrInvalid]
+	// say that nothing was written; the change is not retried. After any other
+	// the change may have been made, in part or as a whole; it is taken as
+	// transient and retried.
 	Apply(ctx context.Context, c Change) error
 }
 
@@ -44,8 +49,10 @@ type Watcher interface {
 }
 
 // DryRunner is an optional ability of an [Actuator]: to check a change on
-// the target without making it.
+// the target without making it ([Options].DryRun).
 type DryRunner interface {
+	// DryRun gives the error that Apply would, as far as the target can tell,
+	// and changes nothing.
 	DryRun(ctx context.Context, c Change) error
 }
 

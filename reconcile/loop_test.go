@@ -333,6 +333,212 @@ func TestGates(t *testing.T) {
 	}
 }
 
+// noTwos denies what asks for 2.
+func noTwos(p *reconcile.Plan) (reconcile.Verdict, error) {
+	v := reconcile.Verdict{Gate: "policy"}
+	for c := range p.Changes() {
+		if s, _ := c.Desired["spec"].(object); s["n"] == int64(2) {
+			v.Objections = append(v.Objections, reconcile.Objection{Decision: reconcile.Deny, Key: c.Key, Message: "no twos"})
+		}
+	}
+	return v, nil
+}
+
+// What is denied does not become accepted by being made so by hand.
+func TestDeniedAndMadeByHand(t *testing.T) {
+	two := func(o object) object { o["spec"].(object)["n"] = int64(2); return o }
+	src, target, store := &memory.Source{}, &memory.Target{}, &reconcile.MemoryStore{}
+	r := newReconciler(t, reconcile.Options{Source: src, Actuator: target, Store: store, Gates: []reconcile.Gate{gateFunc(noTwos)}})
+	a, b := thing("Job/a", "n", int64(1)), thing("Job/b", "n", int64(2))
+	src.Set(state("r1", a), nil)
+	mustSync(t, r)
+	src.Set(state("r2", thing("Job/a", "n", int64(2)), b), nil)
+	if p := mustSync(t, r); p.Len() != 0 || len(p.Held) != 2 {
+		t.Errorf("%s", p)
+	}
+	_ = target.Edit(a.Key, two)
+	_ = target.Edit(b.Key, func(object) object { return b.Object })
+	for range 3 {
+		if p := mustSync(t, r); len(p.Held) != 2 || p.Held[0].By != "policy" {
+			t.Errorf("%s", p)
+		}
+	}
+	if n := spec(t, target, "Job/a")["n"]; n != int64(1) {
+		t.Errorf("n is %v", n)
+	}
+	inv, _ := store.Load(t.Context())
+	if _, ours := inv.Items[b.Key]; ours || inv.Items[a.Key].Applied["spec"].(object)["n"] != int64(1) {
+		t.Errorf("%v", inv.Items)
+	}
+	// Never accepted, so never pruned either.
+	src.Set(state("r3", a), nil)
+	mustSync(t, r)
+	if d := cmp.Diff([]reconcile.Key{a.Key, b.Key}, target.Keys()); d != "" {
+		t.Error(d)
+	}
+}
+
+func TestApplyAsksGatesAgain(t *testing.T) {
+	src, target := &memory.Source{}, &memory.Target{}
+	verdict := objectTo(reconcile.Allow)
+	r := newReconciler(t, reconcile.Options{Source: src, Actuator: target, Gates: []reconcile.Gate{
+		gateFunc(func(p *reconcile.Plan) (reconcile.Verdict, error) { return verdict(p) }),
+	}})
+	plan := func() *reconcile.Plan {
+		t.Helper()
+		p, err := r.Plan(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		return p
+	}
+	src.Set(state("r1", thing("Job/a", "n", int64(1)), thing("Job/b", "n", int64(1))), nil)
+	p := plan()
+	for _, verdict = range []gateFunc{
+		objectTo(reconcile.Hold, ""), objectTo(reconcile.Deny, "Job/b"),
+		func(*reconcile.Plan) (reconcile.Verdict, error) { return reconcile.Verdict{}, errors.New("down") },
+	} {
+		if _, err := r.Apply(t.Context(), p); !errors.Is(err, reconcile.ErrStale) || len(target.Keys()) != 0 {
+			t.Errorf("%v, %v", err, target.Keys())
+		}
+	}
+	verdict = objectTo(reconcile.Warn, "Job/b")
+	p.Waves[0][0].Desired = thing("Job/a", "n", int64(2)).Object
+	if _, err := r.Apply(t.Context(), p); !errors.Is(err, reconcile.ErrInvalid) || len(target.Keys()) != 0 {
+		t.Errorf("changed after the review: %v", err)
+	}
+	if _, err := r.Apply(t.Context(), plan()); err != nil {
+		t.Error(err)
+	}
+
+	// The way back to what was last accepted is asked about, too.
+	verdict = noTwos
+	src.Set(state("r2", thing("Job/a", "n", int64(2)), thing("Job/b", "n", int64(1))), nil)
+	_ = target.Edit(key("Job/a"), func(o object) object { o["spec"].(object)["n"] = int64(9); return o })
+	if p = plan(); p.Len() != 1 || len(p.Held) != 1 {
+		t.Fatalf("%s", p)
+	}
+	verdict = objectTo(reconcile.Hold, "")
+	if _, err := r.Apply(t.Context(), p); !errors.Is(err, reconcile.ErrStale) {
+		t.Errorf("%v", err)
+	}
+	verdict = noTwos
+	if _, err := r.Apply(t.Context(), p); err != nil || spec(t, target, "Job/a")["n"] != int64(1) {
+		t.Errorf("%v", err)
+	}
+}
+
+// A plan that was approved as JSON writes the Secret that was approved.
+func TestApplyComparesSecrets(t *testing.T) {
+	src, target := &memory.Source{}, &memory.Target{}
+	secret := func(v string) reconcile.Resource {
+		r := thing("Secret/s")
+		r.Object["stringData"] = object{"p": v}
+		return r
+	}
+	r := newReconciler(t, reconcile.Options{Source: src, Actuator: target})
+	src.Set(state("", secret("approved")), nil)
+	p, err := r.Plan(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	b, _ := json.Marshal(p)
+	var q, bare reconcile.Plan
+	if err := errors.Join(json.Unmarshal(b, &q), json.Unmarshal([]byte(strings.Replace(string(b), `"digest"`, `"x"`, 1)), &bare)); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := r.Apply(t.Context(), &bare); !errors.Is(err, reconcile.ErrStale) {
+		t.Errorf("without a digest: %v", err)
+	}
+	src.Set(state("", secret("other")), nil)
+	if _, err := r.Apply(t.Context(), &q); !errors.Is(err, reconcile.ErrStale) || len(target.Keys()) > 0 {
+		t.Errorf("swapped: %v", err)
+	}
+	src.Set(state("", secret("approved")), nil)
+	if _, err := r.Apply(t.Context(), &q); err != nil {
+		t.Error(err)
+	}
+}
+
+func TestDryRun(t *testing.T) {
+	src, target := &memory.Source{}, &memory.Target{}
+	if _, err := reconcile.New(reconcile.Options{Source: src, Actuator: struct{ reconcile.Actuator }{target}, DryRun: true}); !errors.Is(err, reconcile.ErrInvalid) {
+		t.Errorf("%v", err)
+	}
+	target.Fail = func(c reconcile.Change) error {
+		if c.Key.Name == "b" {
+			return errors.New("no such field")
+		}
+		return nil
+	}
+	r := newReconciler(t, reconcile.Options{Source: src, Actuator: target, DryRun: true})
+	src.Set(state("r1", thing("Job/a"), thing("Job/b"), thing("Job/c", "depends-on", "Job/b")), nil)
+	p, err := r.Sync(t.Context())
+	if err != nil || len(p.Held) != 2 || p.Held[0].By != "dry-run" || p.Held[0].Reason != "no such field" || p.Held[1].By != "dry-run" {
+		t.Errorf("%v\n%s", err, p)
+	}
+	if d := cmp.Diff([]string{"Create Job/a"}, applied(target)); d != "" {
+		t.Error(d)
+	}
+}
+
+// lingering is a target that takes deletions on and makes them later, and
+// tells of a status all the time.
+type lingering struct{ *memory.Target }
+
+func (l lingering) Apply(ctx context.Context, c reconcile.Change) error {
+	if c.Action == reconcile.Delete {
+		return nil
+	}
+	return l.Target.Apply(ctx, c)
+}
+
+func TestDeletionTakenOn(t *testing.T) {
+	src, target, store := &memory.Source{}, lingering{&memory.Target{}}, &reconcile.MemoryStore{}
+	r := newReconciler(t, reconcile.Options{Source: src, Actuator: target, Store: store})
+	src.Set(state("r1", thing("Job/a"), thing("Job/b")), nil)
+	mustSync(t, r)
+	src.Set(state("r2", thing("Job/a")), nil)
+	ours := func() bool {
+		inv, _ := store.Load(t.Context())
+		_, ok := inv.Items[key("Job/b")]
+		return ok
+	}
+	for range 2 {
+		if mustSync(t, r); !ours() {
+			t.Error("it shows still and is forgotten")
+		}
+	}
+	_ = target.Edit(key("Job/b"), func(object) object { return nil })
+	if p := mustSync(t, r); !p.Empty() || ours() {
+		t.Errorf("it is gone and remembered:\n%s", p)
+	}
+}
+
+// lateTerminal writes and fails for good, against the contract.
+type lateTerminal struct{ *memory.Target }
+
+func (l lateTerminal) Apply(ctx context.Context, c reconcile.Change) error {
+	if err := l.Target.Apply(ctx, c); err != nil || c.Action == reconcile.Delete {
+		return err
+	}
+	return reconcile.ErrTerminal
+}
+
+func TestWrittenInSpiteOfATerminalErrorIsPruned(t *testing.T) {
+	src, target := &memory.Source{}, lateTerminal{&memory.Target{}}
+	r := newReconciler(t, reconcile.Options{Source: src, Actuator: target})
+	src.Set(state("r1", thing("Job/a"), thing("Job/b")), nil)
+	if _, err := r.Sync(t.Context()); !errors.Is(err, reconcile.ErrTerminal) {
+		t.Fatal(err)
+	}
+	src.Set(state("r2", thing("Job/a")), nil)
+	mustSync(t, r)
+	if d := cmp.Diff([]reconcile.Key{key("Job/a")}, target.Keys()); d != "" {
+		t.Error(d)
+	}
+}
+
 func TestGateHoldsADriftCorrection(t *testing.T) {
 	src, target := &memory.Source{}, &memory.Target{}
 	r := newReconciler(t, reconcile.Options{Source: src, Actuator: target, Gates: []reconcile.Gate{gateFunc(func(p *reconcile.Plan) (reconcile.Verdict, error) {
@@ -458,7 +664,15 @@ func TestTerminalFailureIsNotRepeated(t *testing.T) {
 			t.Errorf("%s", p)
 		}
 	}
-	if tries != 1 {
+	// Nor when the live object moves and does not differ otherwise than before.
+	_ = target.Edit(key("Job/a"), func(object) object { return thing("Job/a", "n", int64(0)).Object })
+	for i := range 3 {
+		_ = target.Edit(key("Job/a"), func(o object) object { o["status"] = object{"seen": int64(i)}; return o })
+		if _, err := r.Sync(t.Context()); i == 0 != errors.Is(err, reconcile.ErrTerminal) {
+			t.Errorf("%d: %v", i, err)
+		}
+	}
+	if tries != 2 {
 		t.Errorf("%d tries", tries)
 	}
 	src.Set(state("r2", thing("Job/a", "n", int64(2)), thing("Job/b", "depends-on", "Job/a"), thing("Job/c")), nil)

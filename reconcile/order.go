@@ -275,13 +275,18 @@ func definedKinds(desired *State) map[crdKind]Key {
 		if r.Key.Kind != "CustomResourceDefinition" {
 			continue
 		}
-		spec, _ := r.Object["spec"].(map[string]any)
-		group, _ := spec["group"].(string)
-		names, _ := spec["names"].(map[string]any)
-		kind, _ := names["kind"].(string)
-		if kind != "" {
-			out[crdKind{group, kind}] = r.Key
+		if k, ok := defined(r.Object); ok {
+			out[k] = r.Key
 		}
 	}
 	return out
+}
+
+// defined gives the kind that a definition defines.
+func defined(definition map[string]any) (k crdKind, ok bool) {
+	spec, _ := definition["spec"].(map[string]any)
+	k.group, _ = spec["group"].(string)
+	names, _ := spec["names"].(map[string]any)
+	k.kind, _ = names["kind"].(string)
+	return k, k.kind != ""
 }

@@ -105,6 +105,41 @@ type Plan struct {
 	deps    map[Key][]Key    // what each change's resource must come after
 	kept    map[Key]struct{} // changes back to the last accepted declaration
 	open    map[Key]struct{} // what was not as declared, whatever became of its change
+	accepts []Change         // what is as declared and was not accepted yet, for Gates
+	asked   [2]*Plan         // as it was shown to the gates: it, and the changes back
+	planned map[Key]Change   // what the waves held when it was made
+	digest  string           // as it was read from JSON
+}
+
+// planFields is a Plan without methods.
+type planFields Plan
+
+// MarshalJSON adds the digest, which tells more than the JSON, as that has no
+// values of Secrets.
+func (p Plan) MarshalJSON() ([]byte, error) {
+	d := p.digest
+	if d == "" {
+		d = p.Digest()
+	}
+	return json.Marshal(struct {
+		planFields
+		Digest string `json:"digest"`
+	}{planFields(p), d})
+}
+
+// UnmarshalJSON keeps the digest beside the plan, for [Reconciler.Apply] to
+// compare.
+func (p *Plan) UnmarshalJSON(data []byte) error {
+	var v struct {
+		planFields
+		Digest string `json:"digest"`
+	}
+	if err := json.Unmarshal(data, &v); err != nil {
+		return err
+	}
+	*p = Plan(v.planFields)
+	p.digest = v.Digest
+	return nil
 }
 
 // Changes yields the plan's changes in order.
@@ -143,7 +178,8 @@ func (p *Plan) Declared() iter.Seq[Resource] { return p.desired.All() }
 // Digest identifies what the plan would do: target, revision and all changes
 // with their preconditions, but neither when it was made nor what gates said.
 // It is "sha256:" and 64 hex digits. A plan that was read from JSON has
-// another one if it touches a Secret, whose values it does not have.
+// another one if it touches a Secret, whose values it does not have; the JSON
+// gives the original's under "digest".
 func (p *Plan) Digest() string {
 	type bare Change // without the masking of Change.MarshalJSON
 	waves := make([][]bare, len(p.Waves))
@@ -154,6 +190,16 @@ func (p *Plan) Digest() string {
 		}
 	}
 	return digest(p.Target, p.Revision, waves)
+}
+
+// secret tells whether the plan writes values that its JSON does not show.
+func (p *Plan) secret() bool {
+	for c := range p.Changes() {
+		if isSecret(c.Key) && c.Desired != nil {
+			return true
+		}
+	}
+	return false
 }
 
 // openDigest is the digest of what the plan's JSON shows.

@@ -148,6 +148,20 @@ func TestMakePlan(t *testing.T) {
 		{name: "ten may go", desired: many(30)[10:], live: many(30), inv: managed(many(30)...), want: strings.TrimSpace(strings.Repeat("-ConfigMap/a/c00%d ", 10))},
 		{name: "eleven may not", desired: many(30)[11:], live: many(30), inv: managed(many(30)...), want: strings.TrimSpace(strings.Repeat("!ConfigMap/a/c00%d by mass-delete ", 11)), why: "11 deletions in one plan, more than 10"},
 		{name: "what is long gone does not count as managed", desired: []Resource{a}, live: []Resource{a, thing("Job/x"), thing("Job/y")}, inv: managed(append(many(9), a, thing("Job/x"), thing("Job/y"))...), want: "!Job/x by mass-delete !Job/y by mass-delete"},
+		{
+			name: "a namespace counts with what is in it", rules: rules{brake: Brake{MaxShare: 1}}, live: append(many(10), thing("Namespace/a"), a), desired: []Resource{a}, inv: managed(a, thing("Namespace/a")),
+			want: "!Namespace/a by mass-delete", why: "11 deletions in one plan, more than 10",
+		},
+		{
+			name: "but not twice", rules: rules{brake: Brake{MaxDeletes: 11, MaxShare: 1}}, live: append(many(10), thing("Namespace/a"), a), desired: []Resource{a}, inv: managed(append(many(9), a, thing("Namespace/a"))...),
+			want: strings.TrimSpace(strings.Repeat("-ConfigMap/a/c00%d ", 9)) + " | -Namespace/a",
+		},
+		{
+			name: "a definition counts with what is of it", rules: rules{brake: Brake{MaxDeletes: 2, MaxShare: 1}}, desired: []Resource{a},
+			live: []Resource{a, thing("Widget.g/s/x"), thing("Widget.g/t/y"), thing("Widget/s/other"), thing("CustomResourceDefinition.x/w", object{"spec": object{"group": "g", "names": object{"kind": "Widget"}}})},
+			inv:  managed(a, thing("CustomResourceDefinition.x/w")),
+			want: "!CustomResourceDefinition.x/w by mass-delete", why: "3 deletions in one plan, more than 2",
+		},
 		{name: "brake off", rules: rules{brake: Brake{Off: true}}, live: []Resource{a}, inv: managed(a), want: "-Deployment.apps/s/a"},
 		{name: "brake set", rules: rules{brake: Brake{MaxDeletes: 1, MaxShare: 1}}, live: []Resource{a, thing("Job/x")}, inv: managed(a, thing("Job/x")), want: "!Job/x by mass-delete !Deployment.apps/s/a by mass-delete"},
 		{name: "being deleted by hand", desired: []Resource{a}, live: []Resource{thing("Deployment.apps/s/a", rep(2), dying)}, inv: managed(a), want: "!Deployment.apps/s/a by terminating"},
@@ -291,6 +305,9 @@ func TestPlanJSONRoundTrip(t *testing.T) {
 	}
 	if back.String() != p.String() {
 		t.Errorf("-first +second:\n%s", cmp.Diff(p.String(), back.String()))
+	}
+	if back.digest != p.Digest() {
+		t.Errorf("the digest is %s, want %s", back.digest, p.Digest())
 	}
 	if back.openDigest() != p.openDigest() {
 		t.Error("what the plan shows has another digest")

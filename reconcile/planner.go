@@ -13,6 +13,8 @@ import (
 // of what is managed, prunes nothing until a person agrees.
 type Brake struct {
 	// MaxDeletes is the largest number of deletions in one plan; 0 means 10.
+	// The deletion of a Namespace or a CustomResourceDefinition counts with
+	// every live resource that goes down with it.
 	MaxDeletes int
 	// MaxShare is the largest share of the inventory, in (0, 1]; 0 means 0.5.
 	MaxShare float64
@@ -111,6 +113,18 @@ func makePlan(r rules, desired, live *State, inv *Inventory) (*Plan, error) {
 		}
 		if !changed {
 			p.Unchanged++
+			item, managed := inv.Items[want.Key]
+			if !same(item.Applied, want.Object) && !sameObject(item.Applied, want.Object) {
+				have, _ := live.Get(want.Key)
+				c := Change{Action: Update, Key: want.Key, Desired: want.Object, LiveVersion: have.Version, Cause: NewRevision,
+					Reason: "is so already, now declared" + in(want.Origin), Origin: want.Origin}
+				if !managed {
+					c.Cause = Adopted
+				}
+				// named has accepted all that dependencies could refuse.
+				p.deps[c.Key], _ = dependencies(want, crds)
+				p.accepts = append(p.accepts, c)
+			}
 			continue
 		}
 		// named has accepted all that dependencies could refuse.
@@ -139,13 +153,16 @@ func makePlan(r rules, desired, live *State, inv *Inventory) (*Plan, error) {
 	}
 	prunes, managed := r.prunes(p, live, inv)
 	fresh := 0
+	gone := map[Key]struct{}{}
 	for _, c := range prunes {
 		if have, ok := live.Get(c.Key); ok && terminating(have) {
 			blocked[c.Key] = Held{By: "terminating", Reason: "its deletion has been asked for; it is not gone yet"}
 		} else {
 			fresh++
+			gone[c.Key] = struct{}{}
 		}
 	}
+	fresh += inside(gone, live, inv)
 	if reason := r.brake.holds(fresh, managed); reason != "" {
 		for _, c := range prunes {
 			if _, ok := blocked[c.Key]; !ok {
@@ -201,6 +218,39 @@ func (p *Plan) hold(blocked map[Key]Held, whole *Held) ([]Change, error) {
 	var err error
 	p.Waves, err = order(keep, p.deps)
 	return moved, err
+}
+
+// inside counts what goes down with deleted namespaces and definitions: the
+// live resources in and of them, managed or not, but for those that are
+// deleted themselves.
+func inside(gone map[Key]struct{}, live *State, inv *Inventory) int {
+	namespaces, kinds := map[string]struct{}{}, map[crdKind]struct{}{}
+	for k := range gone {
+		switch k.Kind {
+		case "Namespace":
+			namespaces[k.Name] = struct{}{}
+		case "CustomResourceDefinition":
+			have, _ := live.Get(k)
+			for _, object := range []map[string]any{have.Object, inv.Items[k].base()} {
+				if d, ok := defined(object); ok {
+					kinds[d] = struct{}{}
+				}
+			}
+		}
+	}
+	if len(namespaces)+len(kinds) == 0 {
+		return 0
+	}
+	n := 0
+	for r := range live.All() {
+		_, in := namespaces[r.Key.Namespace]
+		_, of := kinds[crdKind{r.Key.Group, r.Key.Kind}]
+		_, itself := gone[r.Key]
+		if (in || of) && !itself {
+			n++
+		}
+	}
+	return n
 }
 
 func terminating(r Resource) bool {

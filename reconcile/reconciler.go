@@ -7,9 +7,12 @@ import (
 	"fmt"
 	"log/slog"
 	"maps"
+	"reflect"
 	"slices"
 	"sync"
 	"time"
+
+	"golang.org/x/sync/errgroup"
 )
 
 // Options say what a [Reconciler] works with. Source and Actuator are
@@ -30,7 +33,7 @@ type Options struct {
 	// the live state; 0 means 30 s.
 	Interval time.Duration
 	// CallTimeout is the longest time that one call of Source.Fetch,
-	// Actuator.Observe or a Gate's Review may take, on the machine's clock; the
+	// Actuator.Observe, DryRun or a Gate's Review may take, on the machine's clock; the
 	// call's context ends then. 0 means 30 s. Actuator.Apply has no such limit:
 	// the Actuator knows how long a change may take.
 	CallTimeout time.Duration
@@ -46,6 +49,11 @@ type Options struct {
 	AllowEmpty bool
 	// Ceded are fields that are left to others.
 	Ceded []Ceded
+	// DryRun checks the changes of each plan on the target, which must be a
+	// [DryRunner], before the gates are asked. A change that fails is held,
+	// and what depends on it; so is one that needs what the same plan creates,
+	// until that is there. Deletions are checked, too.
+	DryRun bool
 	// Observer, if set, is told of everything that happens, from one
 	// goroutine at a time. It must not block and must not call the
 	// Reconciler.
@@ -71,6 +79,9 @@ func (o *Options) validate() error {
 		return bad(fmt.Sprintf("Concurrency %d is negative", o.Concurrency))
 	case slices.Contains(o.Gates, nil):
 		return bad("Gates has a nil Gate")
+	}
+	if _, ok := o.Actuator.(DryRunner); o.DryRun && !ok {
+		return bad(fmt.Sprintf("DryRun is set and Actuator %T is no DryRunner", o.Actuator))
 	}
 	for i, c := range o.Ceded {
 		if c.Kind == "" && c.Group != "" {
@@ -356,16 +367,26 @@ func (r *Reconciler) plan(ctx context.Context, desired, live *State, inv *Invent
 	if len(gaveUp) > 0 {
 		blocked := map[Key]Held{}
 		for c := range p.Changes() {
-			if h, ok := gaveUp[c.Key]; ok && h.input == inputOf(c) {
+			if h, ok := gaveUp[c.Key]; ok && h.input == inputOf(c, live) {
 				blocked[c.Key] = Held{By: "failure", Reason: "failed for good, tried again when its input changes: " + h.err.Error()}
+			} else if ok {
+				delete(gaveUp, c.Key)
 			}
 		}
+		maps.DeleteFunc(gaveUp, func(k Key, _ hopeless) bool { _, due := blocked[k]; return !due && !held(p, k) })
 		if _, err := p.hold(blocked, nil); err != nil {
 			return nil, err
 		}
 	}
+	if err := r.dryRun(ctx, p); err != nil {
+		return nil, err
+	}
 	if err := r.review(ctx, p, inv); err != nil {
 		return nil, err
+	}
+	p.planned = map[Key]Change{}
+	for c := range p.Changes() {
+		p.planned[c.Key] = c
 	}
 	return p, nil
 }
@@ -376,30 +397,131 @@ type unplannable struct{ error }
 
 func (e unplannable) Unwrap() error { return e.error }
 
-// inputOf identifies what a change depends on.
-func inputOf(c Change) string {
-	return digest(string(c.Action)+c.LiveVersion, c.Key.String(), []any{c.Desired, c.Fields})
+func held(p *Plan, k Key) bool {
+	return slices.ContainsFunc(p.Held, func(h Held) bool { return h.Change.Key == k })
+}
+
+// inputOf identifies what a change depends on. The live version is none of
+// it, as it moves with every word of a status.
+func inputOf(c Change, live *State) string {
+	input := []any{c.Desired, c.Fields}
+	if have, ok := live.Get(c.Key); ok && c.Action == Delete {
+		// What stands against a deletion is in what somebody asked for.
+		o := maps.Clone(have.Object)
+		delete(o, "status")
+		meta, _ := o["metadata"].(map[string]any)
+		o["metadata"] = []any{meta["labels"], meta["annotations"], meta["finalizers"]}
+		input = append(input, o)
+	}
+	return digest(string(c.Action), c.Key.String(), input)
+}
+
+// dryRun holds the changes that the target would refuse.
+func (r *Reconciler) dryRun(ctx context.Context, p *Plan) error {
+	d, ok := r.opts.Actuator.(DryRunner)
+	if !ok || !r.opts.DryRun || p.Len() == 0 {
+		return nil
+	}
+	changes := slices.Collect(p.Changes())
+	errs := make([]error, len(changes))
+	var g errgroup.Group
+	g.SetLimit(r.opts.Concurrency)
+	for i, c := range changes {
+		g.Go(func() error {
+			errs[i] = r.call(ctx, func(ctx context.Context) error { return d.DryRun(ctx, c) })
+			return nil
+		})
+	}
+	_ = g.Wait() // each has its own error
+	if ctx.Err() != nil {
+		return ctx.Err()
+	}
+	blocked := map[Key]Held{}
+	for i, err := range errs {
+		if err != nil {
+			blocked[changes[i].Key] = Held{By: "dry-run", Reason: err.Error()}
+		}
+	}
+	_, err := p.hold(blocked, nil)
+	return err
 }
 
 // review asks the gates and moves what they object to from the plan's waves
-// to its held changes.
-func (r *Reconciler) review(ctx context.Context, p *Plan, inv *Inventory) error {
-	if p.Len() == 0 || len(r.opts.Gates) == 0 {
+// to its held changes. They are shown what is as declared and was not accepted
+// yet, too, as changes without a difference: else what they denied would be
+// taken for accepted as soon as somebody made it so by hand.
+func (r *Reconciler) review(ctx context.Context, p *Plan, inv *Inventory) (err error) {
+	if p.Len()+len(p.accepts) == 0 || len(r.opts.Gates) == 0 {
 		return nil
 	}
-	verdicts, blocked, whole, err := r.ask(ctx, p)
+	if len(p.accepts) > 0 {
+		if p.Waves, err = order(append(slices.Collect(p.Changes()), p.accepts...), p.deps); err != nil {
+			return err
+		}
+	}
+	shown := *p
+	p.asked[0] = &shown
+	verdicts, blocked, whole, err := r.ask(ctx, &shown)
 	if err != nil {
 		return err
 	}
 	p.Verdicts = verdicts
-	if whole == nil && len(blocked) == 0 {
-		return nil
-	}
 	moved, err := p.hold(blocked, whole)
-	if err != nil || whole != nil {
+	if err != nil {
 		return err
 	}
+	if len(p.accepts) > 0 {
+		silent := map[Key]struct{}{}
+		for _, c := range p.accepts {
+			silent[c.Key] = struct{}{}
+		}
+		rest := slices.DeleteFunc(slices.Collect(p.Changes()), func(c Change) bool { _, ok := silent[c.Key]; return ok })
+		if p.Waves, err = order(rest, p.deps); err != nil {
+			return err
+		}
+		for _, c := range moved {
+			p.open[c.Key] = struct{}{}
+		}
+	}
+	if whole != nil {
+		return nil
+	}
 	return r.keepAccepted(ctx, p, moved, inv)
+}
+
+// again asks the gates once more about a plan that was made before: what they
+// hold by now is stale.
+func (r *Reconciler) again(ctx context.Context, p *Plan) error {
+	for i, shown := range p.asked {
+		if shown == nil {
+			continue
+		}
+		_, blocked, whole, err := r.ask(ctx, shown)
+		if err != nil {
+			return err
+		}
+		due := slices.Collect(p.Changes())
+		if i == 0 {
+			for _, c := range p.accepts {
+				if _, open := p.open[c.Key]; !open {
+					due = append(due, c)
+				}
+			}
+		}
+		for _, c := range due {
+			if _, kept := p.kept[c.Key]; kept != (i == 1) {
+				continue
+			}
+			h, bad := blocked[c.Key]
+			if whole != nil {
+				h, bad = *whole, true
+			}
+			if bad {
+				return &Error{Op: "apply", Key: c.Key, Err: fmt.Errorf("%s holds it by now: %s: %w", h.By, h.Reason, ErrStale)}
+			}
+		}
+	}
+	return nil
 }
 
 // ask gives what the gates say: their verdicts, the keys that they hold, and
@@ -485,7 +607,12 @@ func (r *Reconciler) keepAccepted(ctx context.Context, p *Plan, moved []Change, 
 	if q.Waves, err = order(back, deps); err != nil {
 		return err
 	}
-	_, blocked, whole, err := r.ask(ctx, q)
+	if err := r.dryRun(ctx, q); err != nil {
+		return err
+	}
+	shown := *q
+	p.asked[1] = &shown
+	_, blocked, whole, err := r.ask(ctx, &shown)
 	if err != nil {
 		return err
 	}
@@ -503,11 +630,14 @@ func (r *Reconciler) keepAccepted(ctx context.Context, p *Plan, moved []Change, 
 	return err
 }
 
-// Apply carries out a plan that [Reconciler.Plan] made, or a part of it. It is
-// refused with [ErrStale] if the source has moved since; a live object that
-// has moved fails its own change with [ErrConflict]. A plan that was read from
-// JSON is made once more, gates included, and refused with [ErrStale] unless
-// both ask for the same. The error is the Result's, or tells why nothing
+// Apply carries out a plan that [Reconciler.Plan] made, or a part of it: waves
+// and changes may be left out, and stay due. It is refused with [ErrStale] if
+// the source has moved since, or a gate, which is asked again, has become
+// stricter; a live object that has moved fails its own change with
+// [ErrConflict]. A change that the plan did not hold when it was made is
+// refused with [ErrInvalid]. A plan that was read from JSON is made once more,
+// gates included, and refused with [ErrStale] unless both ask for the same, the
+// values of Secrets included. A newer revision ends it early, as with Sync. The error is the Result's, or tells why nothing
 // could be done at all, with a nil Result.
 func (r *Reconciler) Apply(ctx context.Context, p *Plan) (*Result, error) {
 	if p == nil {
@@ -543,7 +673,7 @@ func (r *Reconciler) remade(ctx context.Context, p *Plan, inv *Inventory) (*Plan
 	if err != nil {
 		return nil, err
 	}
-	if again.openDigest() != p.openDigest() {
+	if again.openDigest() != p.openDigest() || again.Digest() != p.digest && again.secret() {
 		return nil, fmt.Errorf("reconcile: apply: plan for revision %s, made anew, asks for something else: %w",
 			ShortRevision(p.Revision), ErrStale)
 	}
@@ -562,13 +692,16 @@ func (r *Reconciler) current(ctx context.Context, p *Plan) error {
 	}
 	// Revisions are opaque and may be missing, so what counts is looked at.
 	for c := range p.Changes() {
+		if was, ok := p.planned[c.Key]; !ok || !reflect.DeepEqual(was, c) {
+			return &Error{Op: "apply", Key: c.Key, Err: fmt.Errorf("the plan did not hold this change when it was made: %w", ErrInvalid)}
+		}
 		was, planned := p.desired.Get(c.Key)
 		is, declared := desired.Get(c.Key)
 		if planned != declared || declared && !same(was.Object, is.Object) {
 			return &Error{Op: "apply", Key: c.Key, Err: fmt.Errorf("its declaration has changed since the plan was made: %w", ErrStale)}
 		}
 	}
-	return nil
+	return r.again(ctx, p)
 }
 
 // overtaken looks whether the source has something newer than the plan.
@@ -641,10 +774,12 @@ func (r *Reconciler) apply(ctx context.Context, p *Plan, inv *Inventory) (*Resul
 		switch {
 		case o.Err != nil:
 			if hopelessError(o.Err) {
-				r.gaveUp[k] = hopeless{inputOf(o.Change), o.Err}
+				r.gaveUp[k] = hopeless{inputOf(o.Change, p.live), o.Err}
 			}
-			// What certainly was not written is taken back.
-			if old, ahead := before[k]; ahead && (o.Attempts == 0 || o.Attempts == 1 && final(o.Err)) {
+			// What certainly was not written is taken back. Of final errors only
+			// a conflict does: it says that somebody else was there, while
+			// believing the others wrongly would leave an orphan.
+			if old, ahead := before[k]; ahead && (o.Attempts == 0 || o.Attempts == 1 && errors.Is(o.Err, ErrConflict)) {
 				changed = true
 				if old.Applied == nil && !old.Pending {
 					delete(next.Items, k)
@@ -654,10 +789,7 @@ func (r *Reconciler) apply(ctx context.Context, p *Plan, inv *Inventory) (*Resul
 			}
 			continue
 		case o.Change.Action == Delete:
-			if known {
-				delete(next.Items, k)
-				changed = true
-			}
+			// It leaves the inventory when it does not show any more.
 		case declared && !kept: // a change back leaves the inventory as it is
 			// What was asked for, ceded fields included, is the next base.
 			if !known || !recorded(item, want) {
