@@ -118,6 +118,12 @@ func (p *Platform) apply(ctx context.Context, c reconcile.Change) error {
 				return fmt.Errorf("the load balancer knows services by name, and %s has this one: %w", key, reconcile.ErrTerminal)
 			}
 		}
+		// What can never run is not even written down: a terminal error says
+		// that nothing was. A ConfigMap that is missing may still come.
+		if _, err := p.environment(c.Key.Namespace, d.template); errors.Is(err, reconcile.ErrInvalid) {
+			p.mu.Unlock()
+			return fmt.Errorf("%w: %w", reconcile.ErrTerminal, err)
+		}
 		if rec != nil {
 			for _, pr := range p.instances(c.Key) {
 				if t, ok := rec.templates[pr.entry.Template]; ok {
