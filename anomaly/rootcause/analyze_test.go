@@ -218,6 +218,30 @@ func (h *hand) add(service, instance, name string, before, after, noise float64)
 	h.in.Metrics = append(h.in.Metrics, rootcause.Metric{Service: service, Instance: instance, Name: name, Values: v})
 }
 
+// A caller with a fixed number of workers queues when its callee gets slow,
+// and its queue, which begins at nothing, deviates far more than the callee's
+// latency does.
+func TestWaitingCallerIsNoCause(t *testing.T) {
+	for _, self := range []bool{true, false} {
+		h := newHand(7)
+		h.in.Graph = []rootcause.Edge{{Caller: "frontend", Callee: "catalogue"}}
+		h.in.Target = anomaly.SeriesID{Service: "frontend", Metric: "latency_ms"}
+		h.add("frontend", "", "latency_ms", 145, 430, 12)
+		h.add("frontend", "", "queue", 0, 15, 0)
+		h.add("frontend", "", "busy", 0.6, 1, 0.02)
+		h.add("catalogue", "", "latency_ms", 100, 250, 8)
+		h.add("catalogue", "", "queue", 0, 1, 0)
+		if self {
+			h.add("frontend", "", "self_ms", 30, 31, 2)
+			h.add("catalogue", "", "self_ms", 60, 210, 4)
+		}
+		r := analyze(t, h.in)
+		if len(r.Services) == 0 || r.Services[0].Service != "catalogue" {
+			t.Errorf("self metrics %v: %+v, want catalogue first", self, r.Services)
+		}
+	}
+}
+
 func TestClasses(t *testing.T) {
 	for _, tc := range []struct {
 		name     string

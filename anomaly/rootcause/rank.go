@@ -173,6 +173,14 @@ func (v *service) self(k kind) (score float64, ok bool) {
 // by the ratio of the changes where both have the same metric, as they add up
 // along the call, and else by the ratio of the scores.
 func (s *analysis) explains(c, v *service, k kind) float64 {
+	if k == saturationKind {
+		// Who waits for a slow callee holds what its own requests need, so its
+		// queue grows by as much as there is demand, from a level of nothing:
+		// how the changes or the scores compare says little. That the callee
+		// is clearly slower says it all.
+		slow := max(c.dev[latencyKind], c.dev[saturationKind])
+		return min(1, slow/(2*s.opts.MinScore))
+	}
 	best := 0.0
 	for _, a := range v.metrics {
 		if a.kind != k || a.self || a.weighted < s.opts.MinScore {

@@ -346,7 +346,7 @@ type scaler struct {
 // its warm-up, with room for a busy machine.
 const (
 	leadWall    = 2 * time.Second
-	utilisation = 0.9 // a quantile of demand needs less slack than
+	utilisation = 0.8 // a quantile of demand needs less slack than
 	hpaTarget   = 0.7 // the rule that only reacts, here at its usual setting
 	level       = 0.9
 	minReplicas = 2

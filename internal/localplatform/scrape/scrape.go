@@ -43,7 +43,8 @@ const (
 	// LatencyMS: time to answer, seen from the load balancer; instance: from
 	// the replica; ingress: from the clients.
 	LatencyMS = "latency_ms"
-	// SelfMS: time in the own queue and own work. Instance too.
+	// SelfMS: own work, without waiting in the queue or for other services.
+	// Instance too.
 	SelfMS = "self_ms"
 	// MemoryMB: resident memory in units of 2^20 bytes; for a service that of
 	// its largest replica. Instance too.

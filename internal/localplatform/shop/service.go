@@ -158,7 +158,7 @@ func runService(ctx context.Context, p *process) error {
 	s.failedOwn = r.counter("http_requests_failed_own_total", "Requests that failed in this replica and not in one that it called.")
 	s.clientRequests = r.counter("http_client_requests_total", "Calls to other services, by status code, 0 where there was no answer.", "callee", "code")
 	s.duration = r.histogram("http_request_duration_seconds", "Time to answer, calls to other services included.")
-	s.self = r.histogram("http_self_duration_seconds", "Time in the own queue and in own work.")
+	s.self = r.histogram("http_self_duration_seconds", "Own work, without waiting in the queue or for other services.")
 	s.memory = r.gauge("process_resident_memory_bytes", "Resident memory.")
 	s.busy = r.counter("worker_busy_seconds_total", "Time that workers were taken, summed over workers.")
 	s.queue = r.gauge("queue_length", "Requests that wait for a worker.")
@@ -248,7 +248,7 @@ func (s *service) work(w http.ResponseWriter, r *http.Request) {
 		ctx, cancel = context.WithTimeout(ctx, time.Duration(v)*time.Millisecond)
 		defer cancel()
 	}
-	code, own := s.answer(ctx, r.URL.Path, start)
+	code, own := s.answer(ctx, r.URL.Path)
 	s.requests.add(1, strconv.Itoa(code))
 	if own {
 		s.failedOwn.add(1)
@@ -262,16 +262,16 @@ func (s *service) work(w http.ResponseWriter, r *http.Request) {
 }
 
 // answer gives the status code and whether a failure is this replica's own.
-func (s *service) answer(ctx context.Context, path string, start time.Time) (code int, own bool) {
+func (s *service) answer(ctx context.Context, path string) (code int, own bool) {
 	release, err := s.pool.acquire(ctx)
 	if err != nil {
-		s.self.observe(s.clock.Now().Sub(start).Seconds())
 		if errors.Is(err, errFull) {
 			return http.StatusServiceUnavailable, true
 		}
 		return http.StatusGatewayTimeout, true
 	}
 	defer release()
+	start := s.clock.Now()
 	if !s.fault.pass(ctx) {
 		s.self.observe(s.clock.Now().Sub(start).Seconds())
 		return http.StatusGatewayTimeout, true
