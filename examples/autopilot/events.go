@@ -33,7 +33,8 @@ func (a *autopilot) reconciled(ctx context.Context, e reconcile.Event) {
 	case reconcile.Planned:
 		a.planned(ctx, e.Plan)
 	case reconcile.ApplyFailed:
-		if !errors.Is(e.Err, reconcile.ErrConflict) && ctx.Err() == nil { // a conflict is planned anew
+		// A conflict, and what a newer revision overtook, is planned anew.
+		if !errors.Is(e.Err, reconcile.ErrConflict) && !errors.Is(e.Err, reconcile.ErrStale) && ctx.Err() == nil {
 			a.tl.say(wordError, nil, "%s: %v", e.Change.Key, e.Err)
 		}
 	case reconcile.Synced:

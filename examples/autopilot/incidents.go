@@ -98,15 +98,15 @@ func (a *autopilot) name(ctx context.Context, id string) error {
 	if !incident.Closed.IsZero() {
 		return nil // over before anybody looked
 	}
-	if c, err := a.manager.Case(id); err == nil && c.Status.Final() {
-		return nil // handled before a restart
-	}
 	a.mu.Lock()
 	known := a.incidents[id].report
 	a.mu.Unlock()
-	if known != nil { // it grew: its case has more to verify
+	if known != nil { // it grew: its case has more to verify, or is open again
 		_, err := a.manager.Handle(ctx, remediate.FromIncident(incident), known)
 		return err
+	}
+	if c, err := a.manager.Case(id); err == nil && c.Status.Final() {
+		return nil // handled before a restart
 	}
 	report, err := a.analyse(ctx, incident)
 	if err != nil {
