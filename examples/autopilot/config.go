@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"path/filepath"
 	"strings"
 	"time"
 
@@ -91,12 +92,7 @@ func (c *config) validate() error {
 		if file == "" || file == "-" {
 			continue
 		}
-		// Two minutes of story should not end in a bad path.
-		f, err := os.OpenFile(file, os.O_CREATE|os.O_WRONLY, 0o644)
-		if err != nil {
-			return err
-		}
-		if err := f.Close(); err != nil {
+		if err := canWrite(file); err != nil {
 			return err
 		}
 	}
@@ -104,6 +100,21 @@ func (c *config) validate() error {
 		return errors.New("-story none needs -dir, so that a later run can go on from it")
 	}
 	return nil
+}
+
+// canWrite tells before the story what a bad path would tell after it.
+func canWrite(file string) error {
+	if st, err := os.Stat(file); err == nil && !st.Mode().IsRegular() {
+		if st.IsDir() {
+			return fmt.Errorf("%s is a directory", file)
+		}
+		return nil // a device or a pipe
+	}
+	f, err := os.CreateTemp(filepath.Dir(file), ".autopilot-*")
+	if err != nil {
+		return fmt.Errorf("cannot write %s: %w", file, err)
+	}
+	return errors.Join(f.Close(), os.Remove(f.Name()))
 }
 
 func oneOf(name, got string, want ...string) error {

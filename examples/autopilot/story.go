@@ -60,15 +60,6 @@ func (s *story) sleepUntil(ctx context.Context, day int, hour float64) error {
 	}
 }
 
-func (s *story) sleep(ctx context.Context, d time.Duration) error {
-	select {
-	case <-ctx.Done():
-		return ctx.Err()
-	case <-time.After(d):
-		return nil
-	}
-}
-
 // tell runs the story that was asked for.
 func (s *story) tell(ctx context.Context) error {
 	if err := s.firstSync(ctx); err != nil || s.a.cfg.story == "none" {

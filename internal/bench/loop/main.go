@@ -28,6 +28,7 @@ import (
 	"flag"
 	"fmt"
 	"io"
+	"io/fs"
 	"os"
 	"os/exec"
 	"os/signal"
@@ -203,8 +204,11 @@ func (b *bench) autopilot(ctx context.Context, name string, args ...string) (sum
 		return nil, "", fmt.Errorf("%s: %w", name, err)
 	}
 	data, err := os.ReadFile(file)
-	if err != nil {
+	if errors.Is(err, fs.ErrNotExist) {
 		return nil, string(text), nil // it failed before it got to a summary
+	}
+	if err != nil {
+		return nil, "", fmt.Errorf("%s: summary: %w", name, err)
 	}
 	sum = &summary{}
 	if err := json.Unmarshal(data, sum); err != nil {

@@ -283,8 +283,10 @@ func (r *run) watch(ctx context.Context) error {
 			}
 		}
 		r.mu.Unlock()
-		if sleep(ctx, 25*time.Millisecond) != nil {
-			return nil
+		select {
+		case <-ctx.Done():
+			return nil // told to stop looking
+		case <-time.After(25 * time.Millisecond):
 		}
 	}
 }
