@@ -194,5 +194,9 @@ type quietApprover struct {
 func (q quietApprover) Approve(ctx context.Context, r remediate.Request) (remediate.Approval, error) {
 	q.tl.say(wordAsk, nil, "the next question stands for %v; no answer is a no", askWall)
 	defer q.tl.hold()()
-	return q.inner.Approve(ctx, r)
+	answer, err := q.inner.Approve(ctx, r)
+	if err != nil || answer.Answer == remediate.Expired {
+		fmt.Fprintln(q.tl.out) // nobody pressed return
+	}
+	return answer, err
 }
