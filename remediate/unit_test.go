@@ -220,7 +220,7 @@ func TestTerminalApprover(t *testing.T) {
 		t.Errorf("cancelled: %+v", got)
 	}
 	io.WriteString(inW, "y 3f2c\n")
-	io.WriteString(inW, "y 3f2c\n") // the second write returns when the first line is taken in
+	io.WriteString(inW, "and more\n") // this write returns when the first line is taken in
 	c = ask(t.Context())
 	readPrompt()
 	go io.Copy(io.Discard, outR)
