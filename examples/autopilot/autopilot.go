@@ -58,7 +58,6 @@ type autopilot struct {
 	incidents map[string]*incidentRecord
 	held      map[reconcile.Key]reconcile.Held
 	refusals  map[string]bool // "revision key" of what a gate ever refused
-	seen      map[string]bool // revisions already told
 	synced    string          // revision of the last Synced event
 	warm      time.Time       // wall time at which start-up is over
 	watched   time.Time       // wall time since which detectors learn
@@ -77,7 +76,6 @@ func build(ctx context.Context, cfg config, dir string, out, errw io.Writer) (_ 
 		refusals:  map[string]bool{},
 		refused:   map[reconcile.Key]reconcile.Held{},
 		told:      map[string]bool{},
-		seen:      map[string]bool{},
 	}
 	a.mail.init()
 	a.log = slog.New(slog.DiscardHandler)
@@ -339,7 +337,6 @@ type scaler struct {
 	capacity float64
 	policy   scaling.Policy
 	start    int
-	last     scaling.Decision
 }
 
 // The limits that all services share; the lead time is that of a process with

@@ -48,21 +48,15 @@ func (a *autopilot) reconciled(ctx context.Context, e reconcile.Event) {
 	}
 }
 
-// tellRevision tells of commits that were not seen before.
+// tellRevision tells of a commit that somebody pushed; what automation wrote
+// was told when it did.
 func (a *autopilot) tellRevision(ctx context.Context, revision string) {
 	log, err := a.repo.Log(ctx, gitsource.LogOptions{Limit: 20})
 	if err != nil {
 		return // the next round fails too, and tells
 	}
 	for _, c := range log {
-		a.mu.Lock()
-		known := a.seen[c.Revision]
-		a.seen[c.Revision] = true
-		a.mu.Unlock()
-		if known || c.Revision != revision {
-			continue
-		}
-		if c.Trailer(reconcile.TrailerAction) == "" { // what automation wrote was told when it did
+		if c.Revision == revision && c.Trailer(reconcile.TrailerAction) == "" {
 			a.tl.say(wordSync, nil, "commit %s %q by %s", reconcile.ShortRevision(c.Revision), c.Subject(), c.Author)
 		}
 	}

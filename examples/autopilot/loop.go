@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"math"
 	"slices"
 	"strings"
@@ -158,7 +159,7 @@ func (a *autopilot) watch(b scrape.Batch, live bool) {
 		a.alerted(events, live)
 	}
 	for _, service := range shop.Services() {
-		for _, instance := range sorted(a.instances[service]) {
+		for _, instance := range slices.Sorted(maps.Keys(a.instances[service])) {
 			if present[service+"/"+instance] {
 				continue
 			}
@@ -170,17 +171,11 @@ func (a *autopilot) watch(b scrape.Batch, live bool) {
 	a.alerted(a.monitor.Tick(b.Time), live)
 }
 
-func sorted(set map[string]bool) []string {
-	var out []string
-	for k := range set {
-		out = append(out, k)
-	}
-	slices.Sort(out)
-	return out
-}
-
 // record keeps a batch for the report.
 func (a *autopilot) record(b scrape.Batch) {
+	if a.cfg.story == "none" {
+		return // nobody asks for a report
+	}
 	value := map[anomaly.SeriesID]float64{}
 	replicas := map[string]map[string]bool{}
 	for _, s := range b.Samples {
@@ -200,9 +195,6 @@ func (a *autopilot) record(b scrape.Batch) {
 	}
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	if a.cfg.story == "none" {
-		return // nobody asks for a report
-	}
 	for name, t := range a.tracks {
 		t.add(b.Time, get(name, scrape.RequestRate), get(name, scrape.LatencyMS), get(name, scrape.ErrorRatio),
 			get(name, scrape.ReplicasReady), float64(len(replicas[name])))
@@ -245,7 +237,6 @@ func (a *autopilot) scale(ctx context.Context, now time.Time) error {
 			a.log.Warn("no decision", "service", name, "error", err)
 			continue
 		}
-		s.last = d
 		if d.Replicas == int(declared) || d.Replicas < int(declared) && trouble {
 			continue
 		}
